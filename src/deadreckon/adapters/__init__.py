@@ -1,0 +1,1 @@
+"""Optional ways out; each imports one thing lazily."""

@@ -1,0 +1,1 @@
+"""The only importers of numba: plain functions over arrays, compiled once and cached."""

@@ -1,0 +1,1 @@
+"""Build artifacts (what a build left): bytes to tables. No files, no network, no policy."""

@@ -1,0 +1,1 @@
+"""Where symbols come from, and how they are kept."""

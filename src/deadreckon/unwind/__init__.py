@@ -1,0 +1,1 @@
+"""From registers and stack memory to return addresses; one file per architecture."""

@@ -1,0 +1,1 @@
+"""Bytes and containers, below any format."""

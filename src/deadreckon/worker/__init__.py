@@ -1,0 +1,1 @@
+"""The edges for a job directory."""
