@@ -21,12 +21,14 @@ index into the distinct rules, and a rule holds a slice of ``saved``::
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = [
@@ -156,3 +158,20 @@ class FrameTable:
 
     def __len__(self) -> int:
         return len(self.thread)
+
+    @classmethod
+    def empty(cls) -> FrameTable:
+        """Return a table without frames."""
+        return cls(
+            np.zeros(0, np.int32),
+            np.zeros(0, np.uint64),
+            np.zeros(0, np.uint64),
+            np.zeros(0, np.bool_),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.uint8),
+        )
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[FrameTable]) -> FrameTable:
+        """Return the frames of several tables, in order."""
+        return cls(*(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(cls)))

@@ -1,1 +1,38 @@
 """Build artifacts (what a build left): bytes to tables. No files, no network, no policy."""
+
+from __future__ import annotations
+
+__all__ = ["sniff"]
+
+_MACHO = {b"\xfe\xed\xfa\xce", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe"}
+_FAT = {b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf"}
+_ET_CORE = 4
+
+
+def sniff(head: bytes | memoryview) -> str | None:
+    """Return the kind of debug file or executable that starts with these bytes (64 or more), None for no such file.
+
+    An ELF core is a crash, not an object. A Java class file shares the fat Mach-O magic; its next word, the class
+    file version, is far above any number of architectures.
+    """
+    start = bytes(head[:64])
+    if start[:4] == b"\x7fELF":
+        order = "big" if start[5:6] == b"\2" else "little"
+        return None if int.from_bytes(start[16:18], order) == _ET_CORE else "elf"  # type: ignore[arg-type]
+    if start[:4] in _MACHO:
+        return "macho"
+    if start[:4] in _FAT and 0 < int.from_bytes(start[4:8], "big") < 32:
+        return "macho"
+    if start[:2] == b"MZ":
+        return "pe"
+    if start.startswith(b"Microsoft C/C++ MSF 7.00"):
+        return "pdb"
+    if start[:4] == b"BSJB":
+        return "portablepdb"
+    if start.startswith(b"MODULE "):
+        return "breakpad"
+    if start[:4] == b"\0asm":
+        return "wasm"
+    if start[:4] == b"SYSB":
+        return "sourcebundle"
+    return None

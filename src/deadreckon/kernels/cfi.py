@@ -1,0 +1,704 @@
+"""Call frame information: ``.eh_frame`` and ``.debug_frame`` to the columns of a RuleTable.
+
+Sources: DWARF 5 section 6.4 (call frame information) and 7.24 (its encoding); Linux Standard Base 5.0 Core,
+"Exception Frames" (``.eh_frame``, augmentations, pointer encodings); "DWARF for the Arm 64-bit Architecture"
+(``DW_CFA_AARCH64_negate_ra_state``). The oracle is pyelftools' own table decoder (tests/kernels/test_cfi.py).
+
+Two kernels: ``scan`` finds the CIEs and FDEs, ``lower`` runs the programs of the FDEs in address order. A record
+that contradicts the format ends (scan) or is skipped (lower); what was read before it stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numba import types
+
+from deadreckon.kernels._jit import array, kernel
+from deadreckon.model.tables import (
+    CFA_EXPR,
+    CFA_NONE,
+    CFA_REG,
+    END_OF_STACK,
+    NO_RULE,
+    REG_EXPR,
+    REG_OFFSET,
+    REG_REGISTER,
+    REG_SAME,
+    REG_UNDEFINED,
+    REG_VAL_EXPR,
+    REG_VAL_OFFSET,
+    SIGNAL_FRAME,
+    SIGNED_RA,
+    RuleTable,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["rules_from_frames"]
+
+_REGISTERS = 34
+_STATES = 32  # DW_CFA_remember_state nests one deep in what compilers write.
+_STATE = _REGISTERS * 2 + 4  # kinds, values, then cfa_kind, cfa_reg, cfa_offset, signed
+
+# Columns of a CIE record.
+_CIE_OFFSET, _CIE_CODE, _CIE_DATA, _CIE_RA, _CIE_ENC, _CIE_FLAGS, _CIE_FROM, _CIE_TO, _CIE_Z, _CIE_PTR = range(10)
+# Columns of an FDE record.
+_FDE_START, _FDE_END, _FDE_CIE, _FDE_FROM, _FDE_TO = range(5)
+
+_BYTES = array(types.uint8, readonly=True)
+_I64, _U32, _I32, _U8 = types.int64, types.uint32, types.int32, types.uint8
+
+_MAX_I32 = 0x7FFF_FFFF
+_ROWS_FULL, _RULES_FULL, _FUEL_SPENT = -1, -2, -3
+
+
+@kernel()
+def _uleb(data, at, end):  # type: ignore[no-untyped-def]
+    """Return (value, next offset); next is -1 where the number runs past ``end`` or past 64 bits."""
+    value = np.uint64(0)
+    shift = np.uint64(0)
+    while at < end and shift < 70:
+        byte = np.uint64(data[at])
+        at += 1
+        if shift < 64:
+            value |= (byte & np.uint64(0x7F)) << shift
+        shift += np.uint64(7)
+        if byte < 0x80:
+            return np.int64(value), at
+    return np.int64(0), -1
+
+
+@kernel()
+def _sleb(data, at, end):  # type: ignore[no-untyped-def]
+    """Return (value, next offset) of a signed LEB128; next is -1 on error."""
+    value = np.uint64(0)
+    shift = np.uint64(0)
+    while at < end and shift < 70:
+        byte = np.uint64(data[at])
+        at += 1
+        if shift < 64:
+            value |= (byte & np.uint64(0x7F)) << shift
+        shift += np.uint64(7)
+        if byte < 0x80:
+            if shift < 64 and byte & np.uint64(0x40):
+                value |= ~np.uint64(0) << shift
+            return np.int64(value), at
+    return np.int64(0), -1
+
+
+@kernel()
+def _fixed(data, at, size):  # type: ignore[no-untyped-def]
+    """Return ``size`` bytes at ``at`` as a little-endian u64; the caller has checked the bounds."""
+    value = np.uint64(0)
+    for i in range(size):
+        value |= np.uint64(data[at + i]) << np.uint64(8 * i)
+    return value
+
+
+@kernel()
+def _pointer(data, at, end, enc, pointer_size, section_addr, text_addr, data_addr):  # type: ignore[no-untyped-def]
+    """Return (address, next offset) of a pointer in a DW_EH_PE encoding; next is -1 on error."""
+    form = enc & 0x0F
+    start = at
+    if form == 0x01:
+        raw, at = _uleb(data, at, end)
+        value = np.uint64(raw)
+    elif form == 0x09:
+        raw, at = _sleb(data, at, end)
+        value = np.uint64(raw)
+    else:
+        size = pointer_size
+        if form == 0x02 or form == 0x0A:
+            size = 2
+        elif form == 0x03 or form == 0x0B:
+            size = 4
+        elif form == 0x04 or form == 0x0C:
+            size = 8
+        elif form != 0x00:
+            return np.uint64(0), -1
+        if at + size > end:
+            return np.uint64(0), -1
+        value = _fixed(data, at, size)
+        at += size
+        if form & 0x08 and size < 8 and value >> np.uint64(8 * size - 1):
+            value |= ~np.uint64(0) << np.uint64(8 * size)
+    if at < 0:
+        return np.uint64(0), -1
+    application = enc & 0x70
+    if application == 0x10:
+        value += np.uint64(section_addr) + np.uint64(start)
+    elif application == 0x20:
+        value += np.uint64(text_addr)
+    elif application == 0x30:
+        value += np.uint64(data_addr)
+    elif application != 0:
+        return np.uint64(0), -1
+    if pointer_size == 4:
+        value &= np.uint64(0xFFFF_FFFF)
+    return value, at
+
+
+@kernel()
+def _read_cie(data, at, end, pointer_size, row):  # type: ignore[no-untyped-def]
+    """Fill a CIE's columns from its version byte on; returns False where it can't be used."""
+    version = data[at]
+    at += 1
+    if version != 1 and version != 3 and version != 4:
+        return False
+    augmentation = at
+    while at < end and data[at] != 0:
+        at += 1
+    if at >= end:
+        return False
+    augmentation_end = at
+    at += 1
+    row[_CIE_PTR] = pointer_size
+    if augmentation_end - augmentation == 2 and data[augmentation] == 0x65 and data[augmentation + 1] == 0x68:
+        at += pointer_size  # "eh", of GCC before 3: a pointer that nothing reads any more.
+    if version == 4:
+        if at + 2 > end or data[at + 1] != 0:
+            return False
+        row[_CIE_PTR] = data[at]
+        at += 2
+        if row[_CIE_PTR] != 4 and row[_CIE_PTR] != 8:
+            return False
+    row[_CIE_CODE], at = _uleb(data, at, end)
+    if at < 0:
+        return False
+    row[_CIE_DATA], at = _sleb(data, at, end)
+    if at < 0 or at >= end:
+        return False
+    if version == 1:
+        row[_CIE_RA] = data[at]
+        at += 1
+    else:
+        row[_CIE_RA], at = _uleb(data, at, end)
+        if at < 0:
+            return False
+    row[_CIE_ENC] = 0
+    row[_CIE_FLAGS] = 0
+    row[_CIE_Z] = 0
+    if augmentation < augmentation_end and data[augmentation] == 0x7A:  # z
+        row[_CIE_Z] = 1
+        length, at = _uleb(data, at, end)
+        if at < 0 or length < 0 or length > end - at:
+            return False
+        instructions = at + length
+        for i in range(augmentation + 1, augmentation_end):
+            letter = data[i]
+            if letter == 0x52:  # R: how FDEs write addresses
+                if at >= instructions:
+                    return False
+                row[_CIE_ENC] = data[at]
+                at += 1
+            elif letter == 0x50:  # P: personality routine
+                if at >= instructions:
+                    return False
+                enc = data[at]
+                _, at = _pointer(data, at + 1, instructions, enc & 0x0F, row[_CIE_PTR], 0, 0, 0)
+                if at < 0:
+                    return False
+            elif letter == 0x4C:  # L: encoding of the LSDA pointer
+                at += 1
+            elif letter == 0x53:  # S: signal frame
+                row[_CIE_FLAGS] |= SIGNAL_FRAME
+            elif letter == 0x42 or letter == 0x47:  # B: pointers signed with key B; G: tagged stack
+                pass
+            else:
+                break
+        at = instructions
+    elif augmentation < augmentation_end and data[augmentation] != 0x65:
+        return False  # An unknown augmentation changes the layout of what follows.
+    row[_CIE_FROM] = at
+    row[_CIE_TO] = end
+    return row[_CIE_CODE] >= 0
+
+
+@kernel(_I64(_BYTES, _I64, _I64, _I64, _I64, types.boolean, array(_I64, 2), array(_I64, 2), array(_I64)))
+def _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts):  # type: ignore[no-untyped-def]
+    """Collect CIEs, then FDEs; ``counts`` receives how many of each. Returns the offset where reading ended."""
+    size = len(data)
+    n_cie = n_fde = 0
+    reached = 0
+    for collect_fdes in (False, True):
+        at = 0
+        while at + 4 <= size:
+            record = at
+            length = np.int64(_fixed(data, at, 4))
+            at += 4
+            wide = length == 0xFFFF_FFFF
+            if wide:
+                if at + 8 > size:
+                    break
+                length = np.int64(_fixed(data, at, 8))
+                at += 8
+            if length == 0:
+                # The terminator of .eh_frame; linkers leave some in the middle (crtend.o before more input).
+                continue
+            if length < 0 or length > size - at:
+                break
+            end = at + length
+            id_size = 8 if wide and not is_eh else 4
+            if length < id_size:
+                at = end
+                continue
+            id_at = at
+            cie_id = np.int64(_fixed(data, at, id_size))
+            at += id_size
+            if is_eh:
+                is_cie = cie_id == 0
+            else:
+                is_cie = cie_id == (-1 if wide else 0xFFFF_FFFF)
+            if is_cie and not collect_fdes:
+                if n_cie < len(cies) and at < end:
+                    row = cies[n_cie]
+                    row[_CIE_OFFSET] = record
+                    if _read_cie(data, at, end, pointer_size, row):
+                        n_cie += 1
+            elif not is_cie and collect_fdes:
+                target = id_at - cie_id if is_eh else cie_id
+                low, high = 0, n_cie
+                while low < high:
+                    middle = (low + high) >> 1
+                    if cies[middle, _CIE_OFFSET] < target:
+                        low = middle + 1
+                    else:
+                        high = middle
+                if low < n_cie and cies[low, _CIE_OFFSET] == target and n_fde < len(fdes):
+                    cie = cies[low]
+                    enc = cie[_CIE_ENC]
+                    begin, at = _pointer(data, at, end, enc, cie[_CIE_PTR], section_addr, text_addr, data_addr)
+                    if at >= 0:
+                        span, at = _pointer(data, at, end, enc & 0x0F, cie[_CIE_PTR], 0, 0, 0)
+                    if at >= 0 and cie[_CIE_Z]:
+                        length, at = _uleb(data, at, end)
+                        at = at + length if at >= 0 and 0 <= length <= end - at else -1
+                    # Discarded functions keep an FDE at address 0 (GNU ld --gc-sections).
+                    if at >= 0 and span != 0 and begin != 0 and np.int64(begin + span) > np.int64(begin) > 0:
+                        fdes[n_fde, _FDE_START] = np.int64(begin)
+                        fdes[n_fde, _FDE_END] = np.int64(begin + span)
+                        fdes[n_fde, _FDE_CIE] = low
+                        fdes[n_fde, _FDE_FROM] = at
+                        fdes[n_fde, _FDE_TO] = end
+                        n_fde += 1
+            at = end
+        reached = at
+    counts[0] = n_cie
+    counts[1] = n_fde
+    return reached
+
+
+@kernel()
+def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):  # type: ignore[no-untyped-def]
+    """Run call frame instructions until the next row is complete.
+
+    ``out`` receives (next offset, next location, depth of the state stack, fuel left, expressions reach). Returns 1
+    when a location was advanced (a row is complete), 0 at the end of the program, -1 where the program is malformed.
+    """
+    code_align = cie[_CIE_CODE]
+    data_align = cie[_CIE_DATA]
+    cfa = 2 * _REGISTERS
+    depth = out[2]
+    result = 0
+    while at < end:
+        fuel -= 1
+        if fuel < 0:
+            result = -1
+            break
+        op = np.int64(data[at])
+        at += 1
+        high = op >> 6
+        advance = np.int64(-1)
+        if high == 1:  # DW_CFA_advance_loc
+            advance = (op & 0x3F) * code_align
+        elif high == 2:  # DW_CFA_offset
+            value, at = _uleb(data, at, end)
+            register = op & 0x3F
+            if register < _REGISTERS:
+                state[register] = REG_OFFSET
+                state[_REGISTERS + register] = value * data_align
+        elif high == 3:  # DW_CFA_restore
+            register = op & 0x3F
+            if register < _REGISTERS:
+                state[register] = initial[register]
+                state[_REGISTERS + register] = initial[_REGISTERS + register]
+        elif op == 0x00:  # DW_CFA_nop
+            pass
+        elif op == 0x01:  # DW_CFA_set_loc: an absolute address, which nothing writes in .eh_frame
+            result = -1
+            break
+        elif op == 0x02 or op == 0x03 or op == 0x04 or op == 0x1D:  # DW_CFA_advance_loc1/2/4, MIPS_advance_loc8
+            size = 1 << (op - 2) if op != 0x1D else 8
+            if at + size > end:
+                result = -1
+                break
+            advance = np.int64(_fixed(data, at, size)) * code_align
+            at += size
+            if advance < 0:
+                result = -1
+                break
+        elif op == 0x0A:  # DW_CFA_remember_state
+            if depth >= _STATES:
+                result = -1
+                break
+            stack[depth, :] = state
+            depth += 1
+        elif op == 0x0B:  # DW_CFA_restore_state
+            if depth == 0:
+                result = -1
+                break
+            depth -= 1
+            state[:] = stack[depth]
+        elif op == 0x2D or op == 0x2C:  # DW_CFA_AARCH64_negate_ra_state(_with_pc); on SPARC: GNU_window_save
+            state[cfa + 3] ^= 1
+        elif op == 0x0E:  # DW_CFA_def_cfa_offset
+            state[cfa + 2], at = _uleb(data, at, end)
+            state[cfa] = CFA_REG
+        elif op == 0x13:  # DW_CFA_def_cfa_offset_sf
+            value, at = _sleb(data, at, end)
+            state[cfa + 2] = value * data_align
+            state[cfa] = CFA_REG
+        elif op == 0x0F:  # DW_CFA_def_cfa_expression
+            state[cfa] = CFA_EXPR
+            state[cfa + 2] = at
+            length, at = _uleb(data, at, end)
+            at = at + length if at >= 0 and 0 <= length <= end - at else -1
+        elif op == 0x2E:  # DW_CFA_GNU_args_size
+            _, at = _uleb(data, at, end)
+        else:
+            register, at = _uleb(data, at, end)
+            if at < 0:
+                result = -1
+                break
+            known = 0 <= register < _REGISTERS
+            kind = np.int64(-1)
+            value = np.int64(0)
+            if op == 0x05:  # DW_CFA_offset_extended
+                value, at = _uleb(data, at, end)
+                kind = REG_OFFSET
+                value *= data_align
+            elif op == 0x06:  # DW_CFA_restore_extended
+                if known:
+                    kind = initial[register]
+                    value = initial[_REGISTERS + register]
+            elif op == 0x07:  # DW_CFA_undefined
+                kind = REG_UNDEFINED
+            elif op == 0x08:  # DW_CFA_same_value
+                kind = REG_SAME
+            elif op == 0x09:  # DW_CFA_register
+                value, at = _uleb(data, at, end)
+                kind = REG_REGISTER
+            elif op == 0x0C:  # DW_CFA_def_cfa
+                state[cfa] = CFA_REG
+                state[cfa + 1] = register
+                state[cfa + 2], at = _uleb(data, at, end)
+            elif op == 0x0D:  # DW_CFA_def_cfa_register
+                state[cfa] = CFA_REG
+                state[cfa + 1] = register
+            elif op == 0x10 or op == 0x16:  # DW_CFA_expression, DW_CFA_val_expression
+                kind = REG_EXPR if op == 0x10 else REG_VAL_EXPR
+                value = at
+                length, at = _uleb(data, at, end)
+                at = at + length if at >= 0 and 0 <= length <= end - at else -1
+            elif op == 0x11 or op == 0x15:  # DW_CFA_offset_extended_sf, DW_CFA_val_offset_sf
+                value, at = _sleb(data, at, end)
+                kind = REG_OFFSET if op == 0x11 else REG_VAL_OFFSET
+                value *= data_align
+            elif op == 0x12:  # DW_CFA_def_cfa_sf
+                state[cfa] = CFA_REG
+                state[cfa + 1] = register
+                value, at = _sleb(data, at, end)
+                state[cfa + 2] = value * data_align
+            elif op == 0x14:  # DW_CFA_val_offset
+                value, at = _uleb(data, at, end)
+                kind = REG_VAL_OFFSET
+                value *= data_align
+            elif op == 0x2F:  # DW_CFA_GNU_negative_offset_extended
+                value, at = _uleb(data, at, end)
+                kind = REG_OFFSET
+                value *= -data_align
+            else:
+                result = -1
+                break
+            if known and kind >= 0:
+                state[register] = kind
+                state[_REGISTERS + register] = value
+        if at < 0:
+            result = -1
+            break
+        if advance > 0:
+            if advance > limit - location:
+                location = limit
+                break
+            location += advance
+            result = 1
+            break
+    out[0] = at
+    out[1] = location
+    out[2] = depth
+    out[3] = fuel
+    return result
+
+
+@kernel()
+def _expression(data, at, end, blob, used):  # type: ignore[no-untyped-def]
+    """Copy a DWARF block (its length included) into ``blob``; returns (its reference, bytes used) or (-1, used)."""
+    length, body = _uleb(data, at, end)
+    if body < 0 or length < 0 or length > end - body:
+        return np.int64(-1), used
+    total = body + length - at
+    # The PLT has one expression for thousands of rows: look among the last ones before adding another.
+    back = used
+    for _ in range(16):
+        back -= total
+        if back < 0:
+            break
+        same = True
+        for i in range(total):
+            if blob[back + i] != data[at + i]:
+                same = False
+                break
+        if same:
+            return back, used
+    if used + total > len(blob):
+        return np.int64(-1), used
+    for i in range(total):
+        blob[used + i] = data[at + i]
+    return used, used + total
+
+
+@kernel(
+    _I64(
+        _BYTES,
+        array(_I64, 2),
+        array(_I64, 2),
+        _I64,
+        array(_U32),
+        array(_U32),
+        array(_I32, 2),
+        array(_I32, 2),
+        array(_U8),
+        array(_I32),
+        _I64,
+        array(_I64),
+    )
+)
+def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, fuel, counts):  # type: ignore[no-untyped-def]
+    """Run every FDE (sorted by start) and fill the columns; ``counts`` receives rows, rules, saved, blob bytes used.
+
+    ``table`` is a hash table of rules (-1 where free), its length a power of two. Returns 0, or a negative code when
+    a column is too short.
+    """
+    n_rows = n_rules = n_saved = used = 0
+    state = np.zeros(_STATE, np.int64)
+    initial = np.zeros(_STATE, np.int64)
+    stack = np.zeros((_STATES, _STATE), np.int64)
+    out = np.zeros(5, np.int64)
+    current = np.zeros((_REGISTERS, 3), np.int32)
+    cfa = 2 * _REGISTERS
+    mask = np.uint64(len(table) - 1)
+    previous_end = np.int64(0)
+    last_cie = np.int64(-1)
+    last_rule = np.int64(NO_RULE)
+    for f in range(len(fdes)):
+        start = fdes[f, _FDE_START]
+        limit = fdes[f, _FDE_END]
+        cie = cies[fdes[f, _FDE_CIE]]
+        if start < image_base or limit - image_base > 0xFFFF_FFFE or limit <= previous_end:
+            continue
+        if fdes[f, _FDE_CIE] != last_cie:
+            last_cie = fdes[f, _FDE_CIE]
+            state[:] = 0
+            initial[:] = 0
+            out[2] = 0
+            at = cie[_CIE_FROM]
+            while True:
+                code = _run(data, at, cie[_CIE_TO], cie, state, initial, stack, 0, 1, out, fuel)
+                fuel = out[3]
+                if code != 1:
+                    break
+                at = out[0]
+            initial[:] = state
+        state[:] = initial
+        out[2] = 0
+        at = fdes[f, _FDE_FROM]
+        end = fdes[f, _FDE_TO]
+        location = start
+        if n_rows and previous_end < start and last_rule != NO_RULE:
+            if n_rows >= len(rva):
+                return _ROWS_FULL
+            rva[n_rows] = previous_end - image_base
+            rule[n_rows] = NO_RULE
+            last_rule = NO_RULE
+            n_rows += 1
+        while True:
+            code = _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel)
+            fuel = out[3]
+            if fuel < 0:
+                return _FUEL_SPENT
+            at = out[0]
+            reached = out[1] if code == 1 else limit
+            if code < 0:
+                state[cfa] = CFA_NONE  # What follows a malformed instruction is unknown: a missing rule, not a wrong one.
+            if reached > previous_end and reached > location:
+                # Describe the state as a rule.
+                flags = cie[_CIE_FLAGS] | (cie[_CIE_RA] & 0xFF) << 8
+                if state[cfa + 3]:
+                    flags |= SIGNED_RA
+                n_current = 0
+                valid = state[cfa] != CFA_NONE and cie[_CIE_RA] < _REGISTERS
+                cfa_offset = state[cfa + 2]
+                if state[cfa] == CFA_EXPR:
+                    cfa_offset, used = _expression(data, state[cfa + 2], len(data), blob, used)
+                    valid = valid and cfa_offset >= 0
+                if not -_MAX_I32 <= cfa_offset <= _MAX_I32 or not 0 <= state[cfa + 1] < _REGISTERS:
+                    valid = False
+                for r in range(_REGISTERS):
+                    kind = state[r]
+                    if kind == REG_SAME:
+                        continue
+                    value = state[_REGISTERS + r]
+                    if kind == REG_EXPR or kind == REG_VAL_EXPR:
+                        value, used = _expression(data, value, len(data), blob, used)
+                        if value < 0:
+                            kind = REG_UNDEFINED
+                            value = 0
+                    if kind == REG_UNDEFINED:
+                        value = 0
+                        if r == cie[_CIE_RA]:
+                            flags |= END_OF_STACK
+                    if not -_MAX_I32 <= value <= _MAX_I32:
+                        kind = REG_UNDEFINED
+                        value = 0
+                    current[n_current, 0] = r
+                    current[n_current, 1] = kind
+                    current[n_current, 2] = value
+                    n_current += 1
+                index = np.int64(NO_RULE)
+                if valid:
+                    digest = np.uint64(0xCBF2_9CE4_8422_2325)
+                    prime = np.uint64(0x100_0000_01B3)
+                    digest = (digest ^ np.uint64(state[cfa] | state[cfa + 1] << 8)) * prime
+                    digest = (digest ^ np.uint64(cfa_offset)) * prime
+                    digest = (digest ^ np.uint64(flags)) * prime
+                    for i in range(n_current):
+                        digest = (digest ^ np.uint64(np.int64(current[i, 0]) << 40)) * prime
+                        digest = (digest ^ np.uint64(np.int64(current[i, 1]) << 32)) * prime
+                        digest = (digest ^ np.uint64(np.int64(current[i, 2]))) * prime
+                    slot = (digest ^ digest >> np.uint64(29)) & mask
+                    while True:
+                        found = np.int64(table[slot])
+                        if found < 0:
+                            if n_rules >= len(rules) or 2 * n_rules >= len(table) or n_saved + n_current > len(saved):
+                                return _RULES_FULL
+                            table[slot] = n_rules
+                            rules[n_rules, 0] = state[cfa]
+                            rules[n_rules, 1] = state[cfa + 1] if state[cfa] == CFA_REG else 0
+                            rules[n_rules, 2] = cfa_offset
+                            rules[n_rules, 3] = flags
+                            rules[n_rules, 4] = n_saved
+                            rules[n_rules, 5] = n_current
+                            for i in range(n_current):
+                                saved[n_saved + i, :] = current[i]
+                            n_saved += n_current
+                            index = np.int64(n_rules)
+                            n_rules += 1
+                            break
+                        equal = (
+                            rules[found, 0] == state[cfa]
+                            and (state[cfa] != CFA_REG or rules[found, 1] == state[cfa + 1])
+                            and rules[found, 2] == cfa_offset
+                            and rules[found, 3] == flags
+                            and rules[found, 5] == n_current
+                        )
+                        if equal:
+                            at_saved = rules[found, 4]
+                            for i in range(n_current):
+                                if (
+                                    saved[at_saved + i, 0] != current[i, 0]
+                                    or saved[at_saved + i, 1] != current[i, 1]
+                                    or saved[at_saved + i, 2] != current[i, 2]
+                                ):
+                                    equal = False
+                                    break
+                        if equal:
+                            index = found
+                            break
+                        slot = (slot + np.uint64(1)) & mask
+                if index != last_rule:
+                    if n_rows >= len(rva):
+                        return _ROWS_FULL
+                    rva[n_rows] = max(location, previous_end) - image_base
+                    rule[n_rows] = index
+                    last_rule = index
+                    n_rows += 1
+            location = reached
+            if code != 1:
+                break
+        previous_end = limit
+    if n_rows and last_rule != NO_RULE:
+        if n_rows >= len(rva):
+            return _ROWS_FULL
+        rva[n_rows] = previous_end - image_base
+        rule[n_rows] = NO_RULE
+        n_rows += 1
+    counts[0] = n_rows
+    counts[1] = n_rules
+    counts[2] = n_saved
+    counts[3] = used
+    return 0
+
+
+def rules_from_frames(
+    data: NDArray[np.uint8],
+    *,
+    is_eh: bool,
+    section_addr: int,
+    image_base: int,
+    pointer_size: int,
+    text_addr: int = 0,
+    data_addr: int = 0,
+) -> RuleTable:
+    """Decode a whole ``.eh_frame`` (``is_eh``) or ``.debug_frame`` section, u8[n], into a RuleTable.
+
+    Addresses are the file's own (unrelocated); rows are relative to ``image_base``. Malformed records are skipped,
+    so hostile bytes give fewer rows, never an error.
+    """
+    data = np.ascontiguousarray(data)
+    size = len(data)
+    # The shortest record is a length, an id and, for an FDE, two addresses of two bytes.
+    cies = np.zeros((min(size // 12 + 1, 65_536), 10), np.int64)
+    fdes = np.zeros((size // 12 + 1, 5), np.int64)
+    counts = np.zeros(4, np.int64)
+    _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts)
+    fdes = fdes[: counts[1]]
+    fdes = np.ascontiguousarray(fdes[np.argsort(fdes[:, _FDE_START], kind="stable")])
+    # A row takes an instruction that advances and one that changes a rule; an FDE adds its start and its end.
+    n_rows = size // 2 + 2 * len(fdes) + 2
+    rva = np.empty(n_rows, np.uint32)
+    rule = np.empty(n_rows, np.uint32)
+    blob = np.empty(size, np.uint8)
+    capacity = 1 << 14
+    while True:
+        rules = np.empty((capacity, 6), np.int32)
+        saved = np.empty((capacity * 8, 3), np.int32)
+        table = np.full(capacity * 2, -1, np.int32)
+        # Instructions run are linear in the section, but a long CIE program counts once for each run of its FDEs.
+        fuel = 64 * size + 4096
+        code = _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, fuel, counts)
+        if code != _RULES_FULL or capacity > 4 * n_rows:
+            break
+        capacity *= 4
+    if code != 0:
+        return RuleTable.empty()
+    return RuleTable(
+        rva[: counts[0]].copy(),
+        rule[: counts[0]].copy(),
+        rules[: counts[1]].copy(),
+        saved[: counts[2]].copy(),
+        blob[: counts[3]].copy(),
+    )

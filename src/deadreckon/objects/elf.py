@@ -1,0 +1,161 @@
+"""ELF images: identity, load address and unwind information.
+
+Sources: System V ABI (gABI) chapters 4 and 5 for headers, sections, notes and compressed sections; LSB 5.0 Core for
+``.eh_frame``. pyelftools reads the section table and inflates compressed sections; the tables themselves are decoded
+by kernels. Identity is read by hand, because a directory of thousands of files is searched by it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from deadreckon.errors import Malformed
+from deadreckon.model.ids import Arch, DebugId
+from deadreckon.model.tables import RuleTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ElfIdentity", "identify", "read_rules"]
+
+_MACHINES = {3: Arch.X86, 40: Arch.ARM, 62: Arch.X86_64, 183: Arch.ARM64}
+_PT_LOAD, _PT_NOTE, _SHT_NOTE, _SHT_NOBITS = 1, 4, 7, 8
+_NT_GNU_BUILD_ID = 3
+_MAX_HEADERS = 4096
+_MAX_NOTES = 256
+_MAX_SECTION = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ElfIdentity:
+    """What names an ELF file: ``debug_id`` is None where it carries no build id."""
+
+    arch: Arch
+    debug_id: DebugId | None
+    code_id: str | None
+    image_base: int
+
+
+def identify(data: bytes | memoryview) -> ElfIdentity:
+    """Read identity from a file's bytes (or a map of them). Raises Malformed where the headers can't be read."""
+    if len(data) < 52 or bytes(data[:4]) != b"\x7fELF":
+        raise Malformed("ELF header", offset=0, expected="\\x7fELF", got=bytes(data[:4]))
+    wide = data[4] == 2
+    order = ">" if data[5] == 2 else "<"
+    try:
+        if wide:
+            machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = struct.unpack_from(
+                order + "HIQQQIHHHHHH", data, 18
+            )
+        else:
+            machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = struct.unpack_from(
+                order + "HIIIIIHHHHHH", data, 18
+            )
+    except struct.error as e:
+        raise Malformed("ELF header", offset=16, expected="64 bytes", got=len(data)) from e
+    image_base: int | None = None
+    build_id: bytes | None = None
+    segment = struct.Struct(order + ("IIQQQQQQ" if wide else "IIIIIIII"))
+    for i in range(min(phnum, _MAX_HEADERS)):
+        try:
+            fields = segment.unpack_from(data, phoff + i * max(phentsize, segment.size))
+        except struct.error:
+            break
+        kind = fields[0]
+        offset, vaddr, filesz = (fields[2], fields[3], fields[5]) if wide else (fields[1], fields[2], fields[4])
+        if kind == _PT_LOAD and image_base is None:
+            image_base = vaddr
+        elif kind == _PT_NOTE and build_id is None:
+            build_id = _build_id(data, offset, filesz, order)
+    if build_id is None:
+        section = struct.Struct(order + ("IIQQQQ" if wide else "IIIIII"))
+        for i in range(min(shnum, _MAX_HEADERS)):
+            try:
+                _, kind, _, _, offset, size = section.unpack_from(data, shoff + i * max(shentsize, section.size))
+            except struct.error:
+                break
+            if kind == _SHT_NOTE:
+                build_id = _build_id(data, offset, size, order)
+                if build_id is not None:
+                    break
+    try:
+        debug_id = DebugId.from_build_id(build_id) if build_id else None
+    except ValueError:
+        debug_id = None
+    return ElfIdentity(
+        _MACHINES.get(machine, Arch.UNKNOWN), debug_id, build_id.hex() if debug_id and build_id else None, image_base or 0
+    )
+
+
+def _build_id(data: bytes | memoryview, offset: int, size: int, order: str) -> bytes | None:
+    for name, kind, description in _notes(data, offset, size, order):
+        if kind == _NT_GNU_BUILD_ID and name == b"GNU\0" and 0 < len(description) <= 64:
+            return description
+    return None
+
+
+def _notes(data: bytes | memoryview, offset: int, size: int, order: str) -> Iterator[tuple[bytes, int, bytes]]:
+    end = min(offset + size, len(data))
+    for _ in range(_MAX_NOTES):
+        if offset + 12 > end:
+            return
+        namesz, descsz, kind = struct.unpack_from(order + "III", data, offset)
+        name_at = offset + 12
+        desc_at = name_at + ((namesz + 3) & ~3)
+        if desc_at + descsz > end:
+            return
+        yield bytes(data[name_at : name_at + namesz]), kind, bytes(data[desc_at : desc_at + descsz])
+        offset = desc_at + ((descsz + 3) & ~3)
+
+
+def read_rules(stream: IO[bytes]) -> RuleTable:
+    """Lower ``.eh_frame`` or, without it, ``.debug_frame`` to a RuleTable; empty where there is neither.
+
+    Raises Malformed where pyelftools can't find its way through the section table.
+    """
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415  (47 ms that a look-up never needs)
+    from elftools.construct import ConstructError  # noqa: PLC0415
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+
+    from deadreckon.kernels.cfi import rules_from_frames  # noqa: PLC0415
+
+    try:
+        elf = ELFFile(stream)
+        if not elf.little_endian:
+            return RuleTable.empty()
+        image_base = next((s["p_vaddr"] for s in elf.iter_segments("PT_LOAD")), 0)
+        sections = {s.name: s for s in elf.iter_sections()}
+        address = {name: s["sh_addr"] for name, s in sections.items()}
+        best = RuleTable.empty()
+        for name, is_eh in ((".eh_frame", True), (".debug_frame", False), (".zdebug_frame", False)):
+            section = sections.get(name)
+            if section is None or section["sh_type"] == "SHT_NOBITS" or section.data_size > _MAX_SECTION:
+                continue
+            found = rules_from_frames(
+                np.frombuffer(_section_bytes(section, name), np.uint8),
+                is_eh=is_eh,
+                section_addr=section["sh_addr"],
+                image_base=image_base,
+                pointer_size=elf.elfclass // 8,
+                text_addr=address.get(".text", 0),
+                data_addr=address.get(".got", address.get(".got.plt", 0)),
+            )
+            # Android's system libraries keep a token .eh_frame and describe the rest in .debug_frame.
+            if len(found.rva) > len(best.rva):
+                best = found
+    except (ELFError, ConstructError, struct.error, ValueError, KeyError, IndexError, AssertionError, OverflowError) as e:
+        raise Malformed("ELF section table", got=f"{type(e).__name__}: {e}") from e
+    return best
+
+
+def _section_bytes(section: Any, name: str) -> bytes:
+    data: bytes = section.data()
+    if name.startswith(".zdebug") and data[:4] == b"ZLIB":
+        import zlib  # noqa: PLC0415
+
+        return zlib.decompressobj().decompress(data[12:], min(int.from_bytes(data[4:12], "big"), _MAX_SECTION))
+    return data

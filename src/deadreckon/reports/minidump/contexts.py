@@ -1,0 +1,97 @@
+"""CPU contexts: the registers of many threads, gathered from a dump in one step.
+
+Sources: ``CONTEXT`` of winnt.h for x86, AMD64 and ARM64; ``MDRawContextARM`` and ``MDRawContextARM64_Old`` of
+Breakpad's ``minidump_cpu_*.h``. A context may be longer than its structure: Windows appends XSAVE and CET state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from deadreckon.model.ids import Arch
+from deadreckon.model.registers import WIDTH, Registers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["CONTEXTS", "Context", "read_contexts"]
+
+
+class Context(NamedTuple):
+    """Where one CPU's context holds its flags and its registers, in bytes; ``registers`` is by DWARF number."""
+
+    arch: Arch
+    size: int
+    flags: int
+    cpu: int
+    """The bits of ContextFlags that name the CPU; one of them must be set."""
+    registers: tuple[int, ...]
+
+    @property
+    def needed(self) -> int:
+        """Bytes that must be there for the registers to be read."""
+        return max(self.registers) + self.arch.word_size
+
+
+CONTEXTS = (
+    Context(
+        Arch.X86_64,
+        1232,
+        flags=48,
+        cpu=0x100000,
+        # rax rdx rcx rbx rsi rdi rbp rsp: CONTEXT has them in the order of their encoding, rax rcx rdx rbx rsp ...
+        registers=(120, 136, 128, 144, 168, 176, 160, 152, *range(184, 248, 8), 248),
+    ),
+    Context(Arch.X86, 716, flags=0, cpu=0x10000, registers=(176, 172, 168, 164, 196, 180, 160, 156, 184)),
+    # 0x400000 is Microsoft's CONTEXT_ARM64 (912 bytes, 32-bit flags), 0x80000000 Breakpad's MD_CONTEXT_ARM64_OLD (796
+    # bytes, 64-bit flags). What follows the flags differs (cpsr moved), x0-x28, fp, lr, sp and pc do not.
+    Context(Arch.ARM64, 796, flags=0, cpu=0x80400000, registers=tuple(range(8, 272, 8))),
+    # 0x40000000 is Breakpad's MD_CONTEXT_ARM, 0x200000 Microsoft's; r0-r15 stand in the same place.
+    Context(Arch.ARM, 368, flags=0, cpu=0x40200000, registers=tuple(range(4, 68, 4))),
+)
+
+
+def _gather_index(context: Context) -> NDArray[np.int64]:
+    """Return the offsets of every byte to gather: the flags', then each register's."""
+    word = context.arch.word_size
+    starts = np.array(context.registers, np.int64)
+    registers = (starts[:, None] + np.arange(word)).ravel()
+    return np.concatenate([np.arange(context.flags, context.flags + 4), registers])
+
+
+_GATHER = {context: _gather_index(context) for context in CONTEXTS}
+
+
+def read_contexts(
+    buffer: NDArray[np.uint8], locations: Sequence[tuple[int, int]], arch: Arch
+) -> list[Registers | None]:
+    """Read the contexts at (size, rva) locations; None for one that is absent, cut short or of no known CPU.
+
+    A context's own flags have the last word: a 64-bit writer of a 32-bit process says AMD64 in its system information.
+    """
+    found: list[Registers | None] = [None] * len(locations)
+    pending = [i for i, (size, rva) in enumerate(locations) if size and rva]
+    for context in sorted(CONTEXTS, key=lambda c: c.arch is not arch):
+        if not pending:
+            break
+        # A context of the dump's CPU need only be long enough; one of another must have its full size.
+        least = context.needed if context.arch is arch else context.size
+        fit = [i for i in pending if locations[i][0] >= least and locations[i][1] + context.needed <= len(buffer)]
+        if not fit:
+            continue
+        rvas = np.array([locations[i][1] for i in fit], np.int64)
+        raw = buffer[rvas[:, None] + _GATHER[context]]
+        flags = raw[:, :4].view("<u4")[:, 0]
+        count = len(context.registers)
+        rows = np.zeros((len(fit), WIDTH), np.uint64)
+        rows[:, :count] = raw[:, 4:].view(f"<u{context.arch.word_size}")
+        valid = (1 << count) - 1
+        for i, row, known in zip(fit, rows, (flags & context.cpu != 0).tolist(), strict=True):
+            if known:
+                found[i] = Registers(context.arch, row, valid)
+        pending = [i for i in pending if found[i] is None]
+    return found

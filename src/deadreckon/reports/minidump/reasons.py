@@ -1,0 +1,294 @@
+"""Names for why a process stopped: exception codes and what qualifies them, per operating system.
+
+Sources: ``winnt.h``, ``ntstatus.h``; Linux ``asm-generic/siginfo.h`` and ``signal.h``; XNU ``mach/exception_types.h``,
+``mach/i386/exception.h``, ``mach/arm/exception.h``, ``mach/kern_return.h``, ``kern/exc_resource.h``,
+``kern/exc_guard.h``; Breakpad ``minidump_exception_*.h``; Crashpad ``util/misc/capture_context.h`` and its simulated
+exceptions. How the fields are used follows rust-minidump's ``CrashReason``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from deadreckon.model.ids import Arch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["DUMP_REQUESTED", "Reason", "reason"]
+
+DUMP_REQUESTED = "DUMP_REQUESTED"
+"""Type of an exception that is none: the program asked for a dump and went on."""
+
+
+class Reason(NamedTuple):
+    """Why a process stopped: ``type`` (SIGSEGV), what qualifies it (SEGV_MAPERR), and the address it was about."""
+
+    type: str
+    detail: str = ""
+    address: int | None = None
+
+    @property
+    def value(self) -> str:
+        """Detail and address as one short text."""
+        where = "" if self.address is None else f"at {self.address:#x}"
+        return f"{self.detail} {where}".strip()
+
+
+# No exception at all; MD_EXCEPTION_CODE_LIN_DUMP_REQUESTED and Crashpad's signal -1; Crashpad's kMachExceptionSimulated
+# ("CPsx"); Crashpad's and Breakpad's simulated exception on Windows.
+_REQUESTED = frozenset({0, 0xFFFF_FFFF, 0x4350_7378, 0x0517_A7ED})
+
+
+def reason(
+    os_name: str | None, arch: Arch, code: int, flags: int, address: int, information: Sequence[int]
+) -> Reason:
+    """Name an exception record; ``information`` holds its parameters. Unknown numbers are given in hex."""
+    if code in _REQUESTED:
+        return Reason(DUMP_REQUESTED)
+    if arch.word_size == 4:
+        # Some writers extend the sign: minidump_32bit_crash_addr.dmp.
+        address &= 0xFFFF_FFFF
+        information = [n & 0xFFFF_FFFF for n in information]
+    if os_name == "Windows":
+        return _windows(code, address, information)
+    if os_name in {"macOS", "iOS"}:
+        return _mach(arch, code, flags, address)
+    return _signal(code, flags, address)
+
+
+_ACCESS_KINDS = {0: "READ", 1: "WRITE", 8: "EXEC"}
+
+_WINDOWS = {
+    0x0000_0001: "STATUS_WAIT_1",
+    0x4000_0015: "STATUS_FATAL_APP_EXIT",
+    0x4001_0005: "DBG_CONTROL_C",
+    0x406D_1388: "MS_VC_EXCEPTION",
+    0x8000_0001: "EXCEPTION_GUARD_PAGE",
+    0xC000_0005: "EXCEPTION_ACCESS_VIOLATION",
+    0xC000_0006: "EXCEPTION_IN_PAGE_ERROR",
+    0xC000_0008: "EXCEPTION_INVALID_HANDLE",
+    0xC000_000D: "STATUS_INVALID_PARAMETER",
+    0xC000_000E: "STATUS_NO_SUCH_DEVICE",
+    0xC000_0017: "STATUS_NO_MEMORY",
+    0xC000_003F: "STATUS_CRC_ERROR",
+    0xC000_009A: "STATUS_INSUFFICIENT_RESOURCES",
+    0xC000_009C: "STATUS_DEVICE_DATA_ERROR",
+    0xC000_009D: "STATUS_DEVICE_NOT_CONNECTED",
+    0xC000_00B5: "STATUS_IO_TIMEOUT",
+    0xC000_00C4: "STATUS_UNEXPECTED_NETWORK_ERROR",
+    0xC000_00E9: "STATUS_UNEXPECTED_IO_ERROR",
+    0xC000_0102: "STATUS_FILE_CORRUPT_ERROR",
+    0xC000_012D: "STATUS_COMMITMENT_LIMIT",
+    0xC000_0135: "STATUS_DLL_NOT_FOUND",
+    0xC000_0138: "STATUS_ORDINAL_NOT_FOUND",
+    0xC000_0139: "STATUS_ENTRYPOINT_NOT_FOUND",
+    0xC000_013A: "STATUS_CONTROL_C_EXIT",
+    0xC000_0142: "STATUS_DLL_INIT_FAILED",
+    0xC000_0185: "STATUS_IO_DEVICE_ERROR",
+    0xC000_0194: "EXCEPTION_POSSIBLE_DEADLOCK",
+    0xC000_020C: "STATUS_CONNECTION_DISCONNECTED",
+    0xC000_026E: "STATUS_VOLUME_DISMOUNTED",
+    0xC000_0374: "EXCEPTION_HEAP_CORRUPTION",
+    0xC000_0409: "EXCEPTION_STACK_BUFFER_OVERRUN",
+    0xC000_0417: "STATUS_INVALID_CRUNTIME_PARAMETER",
+    0xC000_041D: "STATUS_FATAL_USER_CALLBACK_EXCEPTION",
+    0xC000_0420: "STATUS_ASSERTION_FAILURE",
+    0xC000_0602: "STATUS_FAIL_FAST_EXCEPTION",
+    0xC06D_007E: "VCPP_EXCEPTION_MODULE_NOT_FOUND",
+    0xC06D_007F: "VCPP_EXCEPTION_PROCEDURE_NOT_FOUND",
+    0xE000_0008: "OUT_OF_MEMORY",
+    0xE043_4352: "CLR_EXCEPTION",
+    0xE06D_7363: "UNHANDLED_CPP_EXCEPTION",
+}
+
+# FAST_FAIL_*, the first argument of __fastfail; None is a number that winnt.h leaves out.
+_FAST_FAIL: Sequence[str | None] = (
+    *"LEGACY_GS_VIOLATION VTGUARD_CHECK_FAILURE STACK_COOKIE_CHECK_FAILURE CORRUPT_LIST_ENTRY INCORRECT_STACK".split(),
+    *"INVALID_ARG GS_COOKIE_INIT FATAL_APP_EXIT RANGE_CHECK_FAILURE UNSAFE_REGISTRY_ACCESS".split(),
+    *"GUARD_ICALL_CHECK_FAILURE GUARD_WRITE_CHECK_FAILURE INVALID_FIBER_SWITCH INVALID_SET_OF_CONTEXT".split(),
+    *("INVALID_REFERENCE_COUNT", None, None, None),
+    *"INVALID_JUMP_BUFFER MRDATA_MODIFIED CERTIFICATION_FAILURE INVALID_EXCEPTION_CHAIN CRYPTO_LIBRARY".split(),
+    *"INVALID_CALL_IN_DLL_CALLOUT INVALID_IMAGE_BASE DLOAD_PROTECTION_FAILURE UNSAFE_EXTENSION_CALL".split(),
+    *"DEPRECATED_SERVICE_INVOKED INVALID_BUFFER_ACCESS INVALID_BALANCED_TREE INVALID_NEXT_THREAD".split(),
+    *"GUARD_ICALL_CHECK_SUPPRESSED APCS_DISABLED INVALID_IDLE_STATE MRDATA_PROTECTION_FAILURE".split(),
+    *"UNEXPECTED_HEAP_EXCEPTION INVALID_LOCK_STATE GUARD_JUMPTABLE INVALID_LONGJUMP_TARGET".split(),
+    *"INVALID_DISPATCH_CONTEXT INVALID_THREAD INVALID_SYSCALL_NUMBER INVALID_FILE_OPERATION LPAC_ACCESS_DENIED".split(),
+    *"GUARD_SS_FAILURE LOADER_CONTINUITY_FAILURE GUARD_EXPORT_SUPPRESSION_FAILURE INVALID_CONTROL_STACK".split(),
+    *"SET_CONTEXT_DENIED INVALID_IAT HEAP_METADATA_CORRUPTION PAYLOAD_RESTRICTION_VIOLATION".split(),
+    *"LOW_LABEL_ACCESS_DENIED ENCLAVE_CALL_FAILURE UNHANDLED_LSS_EXCEPTON ADMINLESS_ACCESS_DENIED".split(),
+    *"UNEXPECTED_CALL CONTROL_INVALID_RETURN_ADDRESS UNEXPECTED_HOST_BEHAVIOR FLAGS_CORRUPTION VEH_CORRUPTION".split(),
+    *"ETW_CORRUPTION RIO_ABORT INVALID_PFN GUARD_ICALL_CHECK_FAILURE_XFG CAST_GUARD HOST_VISIBILITY_CHANGE".split(),
+    *"KERNEL_CET_SHADOW_STACK_ASSIST PATCH_CALLBACK_FAILED NTDLL_PATCH_FAILED INVALID_FLS_DATA".split(),
+)
+
+
+def _windows(code: int, address: int, information: Sequence[int]) -> Reason:
+    name = _windows_name(code)
+    if code in {0xC000_0005, 0xC000_0006} and len(information) >= 2:
+        kind = _ACCESS_KINDS.get(information[0])
+        status = information[2] & 0xFFFF_FFFF if code == 0xC000_0006 and len(information) >= 3 else 0
+        detail = _windows_name(status) if status else ""
+        return Reason(f"{name}_{kind}" if kind else name, detail, information[1])
+    if code == 0xC000_0409 and information:
+        known = _FAST_FAIL[information[0]] if information[0] < len(_FAST_FAIL) else None
+        return Reason(name, f"FAST_FAIL_{known}" if known else hex(information[0]), address)
+    return Reason(name, "", address)
+
+
+def _windows_name(code: int) -> str:
+    """Name a Windows exception code: our table first, then that of the ``minidump`` package.
+
+    The package costs 9 ms to import, so that the codes of most crashes are in our own table. Its enumeration mixes in
+    POSIX signals, as small numbers.
+    """
+    if name := _WINDOWS.get(code):
+        return name
+    if code >= 0x8000_0000:
+        from minidump.streams.ExceptionStream import ExceptionCode  # noqa: PLC0415
+
+        try:
+            return str(ExceptionCode(code).name)
+        except ValueError:
+            pass
+    return f"{code:#010x}"
+
+
+_SIGNALS = (
+    "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM "
+    "SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO "
+    "SIGPWR SIGSYS"
+).split()
+_SI_CODES = {
+    "SIGILL": "ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC ILL_PRVREG ILL_COPROC ILL_BADSTK".split(),
+    "SIGFPE": "FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES FPE_FLTINV FPE_FLTSUB".split(),
+    "SIGSEGV": (
+        "SEGV_MAPERR SEGV_ACCERR SEGV_BNDERR SEGV_PKUERR SEGV_ACCADI SEGV_ADIDERR SEGV_ADIPERR SEGV_MTEAERR "
+        "SEGV_MTESERR SEGV_CPERR"
+    ).split(),
+    "SIGBUS": "BUS_ADRALN BUS_ADRERR BUS_OBJERR BUS_MCEERR_AR BUS_MCEERR_AO".split(),
+    "SIGTRAP": "TRAP_BRKPT TRAP_TRACE TRAP_BRANCH TRAP_HWBKPT TRAP_UNK TRAP_PERF".split(),
+    "SIGSYS": ["SYS_SECCOMP", "SYS_USER_DISPATCH"],
+}
+_SI_GENERAL = {
+    0x80: "SI_KERNEL",
+    -1: "SI_QUEUE",
+    -2: "SI_TIMER",
+    -3: "SI_MESGQ",
+    -4: "SI_ASYNCIO",
+    -5: "SI_SIGIO",
+    -6: "SI_TKILL",
+    -7: "SI_DETHREAD",
+    -60: "SI_ASYNCNL",
+}
+_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"})
+
+
+def _signal(code: int, flags: int, address: int) -> Reason:
+    """Name a Linux or Android signal: ``code`` is si_signo, ``flags`` si_code, ``address`` si_addr."""
+    name = _SIGNALS[code - 1] if 1 <= code <= len(_SIGNALS) else f"{code:#010x}"
+    si_code = flags - (1 << 32) if flags >> 31 else flags
+    codes = _SI_CODES.get(name, [])
+    # Zero would be SI_USER, but Breakpad wrote 0 for every signal until 2017: linux_null_read_av.dmp.
+    detail = codes[si_code - 1] if 1 <= si_code <= len(codes) else _SI_GENERAL.get(si_code, "")
+    if not detail and si_code:
+        detail = f"si_code {si_code}"
+    # Other signals have the sender's pid and uid where these have si_addr: linux_raise_sigabrt.dmp says
+    # 0x4d14400005be6. So has any signal that a process sent (si_code below 0).
+    return Reason(name, detail, address if name in _FAULTS and si_code >= 0 else None)
+
+
+_MACH = (
+    "EXC_BAD_ACCESS EXC_BAD_INSTRUCTION EXC_ARITHMETIC EXC_EMULATION EXC_SOFTWARE EXC_BREAKPOINT EXC_SYSCALL "
+    "EXC_MACH_SYSCALL EXC_RPC_ALERT EXC_CRASH EXC_RESOURCE EXC_GUARD EXC_CORPSE_NOTIFY"
+).split()
+_MACH_CODES = {
+    "EXC_BAD_ACCESS": {
+        1: "KERN_INVALID_ADDRESS",
+        2: "KERN_PROTECTION_FAILURE",
+        8: "KERN_NO_ACCESS",
+        9: "KERN_MEMORY_FAILURE",
+        10: "KERN_MEMORY_ERROR",
+        50: "KERN_CODESIGN_ERROR",
+    },
+    "EXC_SOFTWARE": {
+        0x10000: "EXC_UNIX_BAD_SYSCALL",
+        0x10001: "EXC_UNIX_BAD_PIPE",
+        0x10002: "EXC_UNIX_ABORT",
+        0x10003: "EXC_SOFT_SIGNAL",
+        0xDEAD_C0DE: "UNCAUGHT_NS_EXCEPTION",
+    },
+}
+_MACH_CODES_X86 = {
+    "EXC_BAD_ACCESS": {13: "EXC_I386_GPFLT"},
+    "EXC_BAD_INSTRUCTION": {
+        1: "EXC_I386_INVOP",
+        10: "EXC_I386_INVTSSFLT",
+        11: "EXC_I386_SEGNPFLT",
+        12: "EXC_I386_STKFLT",
+        13: "EXC_I386_GPFLT",
+        17: "EXC_I386_ALIGNFLT",
+    },
+    "EXC_ARITHMETIC": {
+        1: "EXC_I386_DIV",
+        2: "EXC_I386_INTO",
+        3: "EXC_I386_NOEXT",
+        4: "EXC_I386_EXTOVR",
+        5: "EXC_I386_EXTERR",
+        6: "EXC_I386_EMERR",
+        7: "EXC_I386_BOUND",
+        8: "EXC_I386_SSEEXTERR",
+    },
+    "EXC_BREAKPOINT": {1: "EXC_I386_SGL", 2: "EXC_I386_BPT"},
+}
+_MACH_CODES_ARM = {
+    "EXC_BAD_ACCESS": {
+        0x101: "EXC_ARM_DA_ALIGN",
+        0x102: "EXC_ARM_DA_DEBUG",
+        0x103: "EXC_ARM_SP_ALIGN",
+        0x104: "EXC_ARM_SWP",
+        0x105: "EXC_ARM_PAC_FAIL",
+    },
+    "EXC_BAD_INSTRUCTION": {1: "EXC_ARM_UNDEFINED"},
+    "EXC_ARITHMETIC": {
+        0: "EXC_ARM_FP_UNDEFINED",
+        1: "EXC_ARM_FP_IO",
+        2: "EXC_ARM_FP_DZ",
+        3: "EXC_ARM_FP_OF",
+        4: "EXC_ARM_FP_UF",
+        5: "EXC_ARM_FP_IX",
+        6: "EXC_ARM_FP_ID",
+    },
+    "EXC_BREAKPOINT": {1: "EXC_ARM_BREAKPOINT", 0x101: "EXC_ARM_DA_ALIGN", 0x102: "EXC_ARM_DA_DEBUG"},
+}
+_MACH_RESOURCES = {1: "RESOURCE_TYPE_CPU", 2: "RESOURCE_TYPE_WAKEUPS", 3: "RESOURCE_TYPE_MEMORY", 4: "RESOURCE_TYPE_IO"}
+_MACH_GUARDS = {
+    1: "GUARD_TYPE_MACH_PORT",
+    2: "GUARD_TYPE_FD",
+    3: "GUARD_TYPE_USER",
+    4: "GUARD_TYPE_VN",
+    5: "GUARD_TYPE_VIRT_MEMORY",
+}
+_DARWIN_SIGNALS = {
+    **dict(enumerate("SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGEMT SIGFPE SIGKILL SIGBUS SIGSEGV SIGSYS".split(), 1)),
+    13: "SIGPIPE",
+    14: "SIGALRM",
+    15: "SIGTERM",
+}
+
+
+def _mach(arch: Arch, code: int, flags: int, address: int) -> Reason:
+    """Name a Mach exception: ``code`` is EXC_*, ``flags`` the low half of its first code."""
+    if code == 0x4350_6E78:  # "CPnx", Crashpad's kMachExceptionFromNSException: minidump_crashpad_annotation.dmp.
+        return Reason("NSException", "", address)
+    name = _MACH[code - 1] if 1 <= code <= len(_MACH) else f"{code:#010x}"
+    if name == "EXC_RESOURCE":
+        detail = _MACH_RESOURCES.get(flags >> 29)
+    elif name == "EXC_GUARD":
+        detail = _MACH_GUARDS.get(flags >> 29)
+    elif name == "EXC_CRASH":  # The signal is in bits 24 to 31 of the code.
+        detail = _DARWIN_SIGNALS.get(flags >> 24 & 0xFF)
+    else:
+        of_cpu = _MACH_CODES_ARM if arch in {Arch.ARM, Arch.ARM64} else _MACH_CODES_X86
+        detail = _MACH_CODES.get(name, {}).get(flags) or of_cpu.get(name, {}).get(flags)
+    return Reason(name, detail or f"code {flags:#x}", address)

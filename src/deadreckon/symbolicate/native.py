@@ -1,0 +1,205 @@
+"""From frames to functions, files and lines: all frames of a module in one look-up, inlined calls expanded.
+
+A return address is looked up one byte earlier, so that the call is found and not what follows it; the frame shows
+the address as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deadreckon.model.event import Frame
+from deadreckon.model.tables import NONE, TRUST_NAMES
+from deadreckon.symbols.demangle import demangle
+from deadreckon.symbols.tables import LANGUAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deadreckon.model.crash import Module
+    from deadreckon.model.tables import FrameTable, SymTable
+
+__all__ = ["ModuleSymbols", "join_path", "symbolicate"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Location:
+    """What a table says of one location, ready for a frame; made once a table, however many frames share it."""
+
+    function: str | None
+    raw_function: str | None
+    entry: int | None
+    filename: str | None
+    abs_path: str | None
+    lineno: int | None
+    lang: str | None
+
+
+class ModuleSymbols:
+    """A module's SymTable with its locations' texts remembered; ``state`` is the module's symbol state."""
+
+    __slots__ = ("_locations", "state", "table")
+
+    def __init__(self, table: SymTable | None, state: str) -> None:
+        self.table = table
+        self.state = state
+        self._locations: dict[int, _Location] = {}
+
+    def location(self, index: int) -> _Location:
+        """Return the texts of one location."""
+        found = self._locations.get(index)
+        if found is None:
+            assert self.table is not None
+            found = self._locations[index] = _read_location(self.table, index)
+        return found
+
+
+def _read_location(table: SymTable, index: int) -> _Location:
+    file, line, function, _ = table.locations[index].tolist()
+    raw = entry = lang = None
+    if function < len(table.functions):
+        name, entry, language = table.functions[function].tolist()
+        raw = table.string(name) or None
+        lang = LANGUAGES[language] or None if language < len(LANGUAGES) else None
+    path = None
+    if file < len(table.files):
+        path = join_path(*(table.string(ref) if ref != NONE else "" for ref in table.files[file].tolist())) or None
+    return _Location(
+        function=demangle(raw) if raw else None,
+        raw_function=raw,
+        entry=entry if entry != NONE else None,
+        filename=path.replace("\\", "/").rsplit("/", 1)[-1] if path else None,
+        abs_path=path,
+        lineno=line if 0 < line < NONE else None,
+        lang=lang,
+    )
+
+
+def join_path(*parts: str) -> str:
+    """Join a compilation directory, a directory and a name; a later absolute part replaces what is before it.
+
+    Windows and POSIX paths are told apart by the parts themselves, since the file may have been built elsewhere.
+    ``.`` and ``..`` are resolved by their text.
+    """
+    path = ""
+    for part in parts:
+        if not part:
+            continue
+        if part[0] in "/\\" or part[1:3] in {":\\", ":/"} or not path:
+            path = part
+        else:
+            separator = "\\" if path[1:2] == ":" or path.startswith("\\") else "/"
+            path = f"{path.rstrip('/' + chr(92))}{separator}{part}"
+    if "/." not in path and "\\." not in path and "//" not in path:
+        return path
+    separator = "\\" if path[1:2] == ":" or path.startswith("\\") else "/"
+    pieces = path.replace("\\", "/").split("/") if separator == "\\" else path.split("/")
+    kept: list[str] = []
+    for at, piece in enumerate(pieces):
+        if piece == "." or (not piece and at):
+            continue
+        if piece == ".." and kept and kept[-1] not in {"", ".."} and kept[-1][-1:] != ":":
+            kept.pop()
+        elif piece == ".." and kept and (kept[-1] == "" or kept[-1][-1:] == ":"):
+            continue
+        else:
+            kept.append(piece)
+    return separator.join(kept)
+
+
+def symbolicate(
+    frames: FrameTable, modules: Sequence[Module], symbols: Sequence[ModuleSymbols]
+) -> tuple[list[list[Frame]], list[int]]:
+    """Turn a FrameTable into event frames, thread by thread of the table's own order.
+
+    ``symbols[i]`` belongs to ``modules[i]``. Returns one list of frames (innermost first) for each distinct thread in
+    order of appearance, and those threads' numbers.
+    """
+    from deadreckon.kernels.ranges import look_up  # noqa: PLC0415  (numba is loaded when there is something to look up)
+
+    count = len(frames)
+    located: list[list[_Location]] = [[]] * count
+    bases = np.array([m.image_addr for m in modules], np.uint64)
+    inside = frames.module >= 0
+    rva = np.zeros(count, np.uint64)
+    rva[inside] = frames.instruction_addr[inside] - bases[frames.module[inside]]
+    look = rva - frames.is_return_address.astype(np.uint64) * inside
+    for index in np.unique(frames.module[inside]).tolist():
+        table = symbols[index].table
+        if table is None:
+            continue
+        rows = np.flatnonzero(frames.module == index)
+        first, locations = look_up(table, look[rows])
+        ends, found = first.tolist(), locations.tolist()
+        text = symbols[index].location
+        for at, row in enumerate(rows.tolist()):
+            located[row] = [text(i) for i in found[ends[at] : ends[at + 1]]]
+    threads: list[list[Frame]] = []
+    numbers: list[int] = []
+    previous = -1
+    columns = zip(
+        frames.thread.tolist(),
+        frames.instruction_addr.tolist(),
+        frames.module.tolist(),
+        frames.trust.tolist(),
+        rva.tolist(),
+        located,
+        strict=True,
+    )
+    for thread, address, index, trust, offset, locations_here in columns:
+        if thread != previous:
+            threads.append([])
+            numbers.append(thread)
+            previous = thread
+        module = modules[index] if index >= 0 else None
+        state = symbols[index].state if index >= 0 else "unknown_image"
+        threads[-1].extend(_frames(address, offset, module, state, TRUST_NAMES[trust], locations_here))
+    return threads, numbers
+
+
+_STATUS = {"found": "missing_symbol", "mismatch": "missing", "unused": "missing"}
+
+
+def _frames(
+    address: int, rva: int, module: Module | None, state: str, trust: str, locations: list[_Location]
+) -> list[Frame]:
+    instruction_addr = hex(address)
+    if module is None:
+        return [Frame(status="unknown_image", instruction_addr=instruction_addr, trust=trust)]
+    image_addr, offset = hex(module.image_addr), hex(rva)
+    if not locations:
+        return [
+            Frame(
+                status=_STATUS.get(state, state),
+                instruction_addr=instruction_addr,
+                image_addr=image_addr,
+                rva=offset,
+                package=module.code_file or None,
+                debug_id=module.debug_id,
+                trust=trust,
+            )
+        ]
+    last = len(locations) - 1
+    return [
+        Frame(
+            status="symbolicated" if at.function else "missing_symbol",
+            instruction_addr=instruction_addr,
+            image_addr=image_addr,
+            rva=offset,
+            symbol_addr=None if at.entry is None else hex(module.image_addr + at.entry),
+            package=module.code_file or None,
+            debug_id=module.debug_id,
+            function=at.function,
+            raw_function=at.raw_function,
+            filename=at.filename,
+            abs_path=at.abs_path,
+            lineno=at.lineno,
+            lang=at.lang,
+            inline=depth < last,
+            trust=trust,
+        )
+        for depth, at in enumerate(locations)
+    ]

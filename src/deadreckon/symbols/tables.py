@@ -1,0 +1,171 @@
+"""One debug file to tables: which reader gives what.
+
+symbolic reads functions, lines and inlined calls of every format it opens; unwind information comes from our own
+readers where we have one, else from the ``STACK CFI`` text of symbolic's CFI cache. This runs in the builder's child
+process (builder.py): symbolic 13.9 never returns from ``make_cficache()`` on one known file of 1 KB.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deadreckon.errors import SymbolError
+from deadreckon.model.ids import Arch, DebugId, normalize_code_id
+from deadreckon.model.tables import NONE, RuleTable, SymTable
+from deadreckon.objects import breakpad, elf, symcache
+from deadreckon.symbols.tablefile import write_table
+
+__all__ = ["BASE_FUNCTIONS", "LANGUAGES", "build", "identify"]
+
+BASE_FUNCTIONS = (
+    "_start",
+    "__start",
+    "clone",
+    "__clone",
+    "clone3",
+    "__clone3",
+    "thread_start",
+    "_RtlUserThreadStart",
+    "RtlUserThreadStart",
+    "_RtlUserThreadStart@8",
+)
+"""Functions that nothing calls: a stack ends in one of them. Breakpad's text can't say so, and walkers that rely on
+it add what happens to lie above (seen after ``_start`` in rust-minidump's linux-mini.dmp)."""
+
+LANGUAGES = ("", "c", "cpp", "d", "go", "objc", "objcpp", "rust", "swift", "csharp", "visualbasic", "fsharp")
+"""Language of a function by symbolic's number."""
+
+# Names that dump_syms makes up for code without a symbol; taken for a name they would let any stray word on a stack
+# pass as a return address (5 of the 12 frames printed by others for lldb/sigsegv.dmp).
+_PLACEHOLDER = re.compile(r"<(?:name omitted|unknown in .*|.* ELF section in .*)>")
+
+
+def identify(path: str) -> list[dict[str, Any]]:
+    """Return debug_id, code_id, arch, format and kind of each object in a debug file.
+
+    Raises SymbolError where symbolic can't open it.
+    """
+    return [_info(obj) for obj in _objects(path)]
+
+
+def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]:
+    """Write the tables of each object in a debug file to ``output`` with its number appended; ``rules``: unwind too.
+
+    Returns what ``identify`` does plus ``table`` (file name), ``has_lines``, ``ranges``, ``rows`` and ``problems``
+    (one message a reader that failed). Raises SymbolError where the file can't be opened.
+    """
+    results = []
+    for number, obj in enumerate(_objects(path)):
+        info = _info(obj)
+        problems: list[str] = []
+        sym, rule_table = SymTable.empty(), RuleTable.empty()
+        try:
+            sym = _sym_table(obj)
+        except Exception as e:  # noqa: BLE001  (symbolic's errors have no common base outside the package)
+            problems.append(f"symbols: {e}")
+        try:
+            if rules:
+                rule_table = _rule_table(obj, path, Arch.parse(info["arch"]))
+        except Exception as e:  # noqa: BLE001
+            problems.append(f"unwind information: {e}")
+        info["has_lines"] = bool(len(sym.locations)) and bool((sym.locations[:, 1] + 1 > 1).any())
+        info["ranges"] = len(sym.range_start)
+        info["rows"] = len(rule_table.rva)
+        info["problems"] = problems
+        table = Path(f"{output}.{number}.table")
+        write_table(table, sym, rule_table, info)
+        results.append({**info, "table": table.name})
+    return results
+
+
+def _objects(path: str) -> list[Any]:
+    import symbolic  # noqa: PLC0415
+
+    try:
+        return list(symbolic.Archive.open(path).iter_objects())
+    except Exception as e:
+        raise SymbolError(f"{path}: {e}") from e
+
+
+def _info(obj: Any) -> dict[str, Any]:
+    try:
+        debug_id: str | None = str(DebugId.parse(obj.debug_id))
+    except ValueError:
+        debug_id = None
+    code_id = obj.code_id
+    return {
+        "debug_id": debug_id,
+        "code_id": normalize_code_id(code_id) if code_id else None,
+        "arch": str(Arch.parse(obj.arch)),
+        "format": obj.file_format,
+        "kind": obj.kind,
+    }
+
+
+def _sym_table(obj: Any) -> SymTable:
+    if not obj.features & {"symtab", "debug"}:
+        return SymTable.empty()
+    with obj.make_symcache().open_stream() as stream:
+        sym = symcache.read(stream.read())
+    sym.range_loc = np.where(np.isin(_outermost(sym), _named(sym, _PLACEHOLDER)), NONE, sym.range_loc).astype(np.uint32)
+    sym.base = _base_ranges(sym)
+    return sym
+
+
+def _outermost(sym: SymTable) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    """Return the function that each range's code belongs to once inlining is undone."""
+    location = sym.range_loc.copy()
+    parents = sym.locations[:, 3]
+    for _ in range(256):
+        inside = location < len(parents)
+        parent = np.where(inside, parents[np.where(inside, location, 0)] if len(parents) else NONE, NONE)
+        if not (parent < len(parents)).any():
+            break
+        location = np.where(parent < len(parents), parent, location).astype(np.uint32)
+    inside = location < len(sym.locations)
+    if not len(sym.locations):
+        return np.full(len(location), NONE, np.uint32)
+    return np.where(inside, sym.locations[np.where(inside, location, 0), 2], NONE).astype(np.uint32)
+
+
+def _named(sym: SymTable, pattern: re.Pattern[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the functions whose names match a pattern that starts with ``<``."""
+    refs = sym.functions[:, 0].astype(np.int64)
+    size = len(sym.strings)
+    ok = np.flatnonzero((refs >= 0) & (refs + 3 < size))
+    at = refs[ok]
+    # A length of 128 or more takes a second byte, of 16,384 or more a third.
+    first = at + 1 + (sym.strings[at] >= 128) + ((sym.strings[at] >= 128) & (sym.strings[at + 1] >= 128))
+    candidates = ok[sym.strings[first] == ord("<")]
+    return np.array([i for i in candidates.tolist() if pattern.fullmatch(sym.string(int(refs[i])))], np.int64)
+
+
+def _base_ranges(sym: SymTable) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    raw = sym.strings.tobytes()
+    refs = set()
+    for name in BASE_FUNCTIONS:
+        needle = bytes([len(name)]) + name.encode()
+        at = raw.find(needle)
+        while at >= 0:
+            refs.add(at)
+            at = raw.find(needle, at + 1)
+    functions = np.flatnonzero(np.isin(sym.functions[:, 0], list(refs)))
+    rows = np.flatnonzero(np.isin(_outermost(sym), functions))
+    ends = np.append(sym.range_start[1:], np.uint32(NONE))
+    return np.stack([sym.range_start[rows], ends[rows]], axis=1) if len(rows) else np.zeros((0, 2), np.uint32)
+
+
+def _rule_table(obj: Any, path: str, arch: Arch) -> RuleTable:
+    if obj.file_format == "elf":
+        with open(path, "rb") as stream:  # noqa: PTH123
+            return elf.read_rules(stream)
+    if obj.file_format == "breakpad":
+        return breakpad.read_rules(Path(path).read_bytes())
+    if "unwind" not in obj.features:
+        return RuleTable.empty()
+    with obj.make_cficache().open_stream() as stream:
+        return breakpad.rules_from_text(stream.read(), arch)

@@ -1,0 +1,179 @@
+"""From a RawCrash and its modules' tables to the frames of all its threads, in one kernel call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deadreckon.model.ids import Arch
+from deadreckon.model.registers import WIDTH
+from deadreckon.model.tables import TRUST_PREWALKED, FrameTable, RuleTable, SymTable
+from deadreckon.unwind import amd64, arm, arm64, x86
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from deadreckon.config import UnwindLimits
+    from deadreckon.model.crash import Module, RawCrash
+
+__all__ = ["ARCHITECTURES", "STOPS", "modules_on_stacks", "unwind"]
+
+ARCHITECTURES = {Arch.X86: x86, Arch.X86_64: amd64, Arch.ARM: arm, Arch.ARM64: arm64}
+
+STOPS = (
+    "no plausible caller",
+    "end of stack",
+    "base function",
+    "frame limit",
+    "no register context",
+    "stack memory not in the report",
+)
+"""Why a thread's stack ended, by kernels/unwind.py's STOP_ number."""
+
+_MAX_STACK_WORDS = 1 << 17
+
+
+def modules_on_stacks(crash: RawCrash) -> NDArray[np.int64]:
+    """Return the indexes of the modules that any program counter or stack word points into.
+
+    Only their tables can matter, and a program of 400 modules has a few dozen of them on its stacks.
+    """
+    words: list[NDArray[np.uint64]] = []
+    memory = crash.memory
+    size = crash.arch.word_size
+    for thread in crash.threads:
+        if thread.frames:
+            words.append(np.array([f.instruction_addr for f in thread.frames], np.uint64))
+        if thread.registers is None:
+            continue
+        words.append(thread.registers.values)
+        sp = thread.registers.sp
+        if sp is None or not len(memory.start):
+            continue
+        i = int(np.searchsorted(memory.start, np.uint64(sp), side="right")) - 1
+        if i < 0 or sp >= int(memory.end[i]):
+            continue
+        at = int(memory.offset[i]) + sp - int(memory.start[i])
+        count = min((int(memory.end[i]) - sp) // size, _MAX_STACK_WORDS)
+        block = memory.buffer[at : at + count * size]
+        words.append(block.view(np.uint64) if size == 8 else block.view(np.uint32).astype(np.uint64))
+    if not words or not crash.modules:
+        return np.zeros(0, np.int64)
+    start, end, order = _spans(crash.modules)
+    found = np.concatenate(words)
+    if crash.arch in ARCHITECTURES:
+        found = found & np.uint64(ARCHITECTURES[crash.arch].address_mask(crash))
+    at_module = np.searchsorted(start, found, side="right") - 1
+    inside = (at_module >= 0) & (found <= end[np.maximum(at_module, 0)])
+    return np.unique(order[at_module[inside]])
+
+
+def _spans(modules: Sequence[Module]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:
+    start = np.array([m.image_addr for m in modules], np.uint64)
+    end = np.array([min(m.end, 0xFFFF_FFFF_FFFF_FFFF) for m in modules], np.uint64)
+    order = np.argsort(start, kind="stable")
+    return start[order], end[order], order.astype(np.int64)
+
+
+def unwind(
+    crash: RawCrash, tables: Sequence[tuple[SymTable, RuleTable] | None], limits: UnwindLimits
+) -> tuple[FrameTable, list[str]]:
+    """Return the frames of all threads (innermost first, in the threads' order) and why each thread's stack ended.
+
+    ``tables[i]`` belongs to ``crash.modules[i]``. Threads that the report itself has walked keep their frames, with
+    trust ``prewalked``.
+    """
+    from deadreckon.kernels import unwind as kernel  # noqa: PLC0415  (numba is loaded when a stack is walked)
+
+    start, end, order = _spans(crash.modules)
+    columns = np.zeros((len(crash.modules), kernel.MODULE_COLUMNS), np.int64)
+    for row, index in enumerate(order.tolist()):
+        pair = tables[index]
+        if pair is not None:
+            columns[row] = module_columns(*pair)
+    rows = [i for i, t in enumerate(crash.threads) if t.registers is not None and not t.frames]
+    registers = np.zeros((len(rows), WIDTH), np.uint64)
+    valid = np.zeros(len(rows), np.uint64)
+    for row, i in enumerate(rows):
+        held = crash.threads[i].registers
+        if held is not None:
+            registers[row] = held.values
+            valid[row] = held.valid
+    stops = ["no register context"] * len(crash.threads)
+    frames = FrameTable.empty()
+    rules = ARCHITECTURES.get(crash.arch)
+    if rules is not None and rows:
+        frames, codes = kernel.walk_stacks(
+            rules.RULES.parameters(rules.address_mask(crash)),
+            registers,
+            valid,
+            crash.memory,
+            crash.regions,
+            start,
+            end,
+            columns,
+            max_frames=limits.max_frames,
+            max_total=limits.max_total_frames,
+            scan_words=limits.scan_words,
+            scan_words_first=limits.scan_words_first,
+        )
+        for row, code in zip(rows, codes.tolist(), strict=True):
+            stops[row] = STOPS[code]
+        frames.thread = np.array(rows, np.int32)[frames.thread]
+        frames.module = np.where(frames.module >= 0, order[frames.module], -1).astype(np.int32)
+    prewalked = [i for i, t in enumerate(crash.threads) if t.frames]
+    if prewalked:
+        frames = FrameTable.concatenate([frames, *(_prewalked(crash, i, start, end, order) for i in prewalked)])
+        for i in prewalked:
+            stops[i] = "end of stack"
+    return frames, stops
+
+
+def module_columns(sym: SymTable, rules: RuleTable) -> list[int]:
+    """Return a module's row for the kernel: addresses and lengths of its tables' columns.
+
+    The tables must be kept alive while the row is in use.
+    """
+    from deadreckon.kernels._jit import address_of  # noqa: PLC0415
+
+    return [
+        address_of(rules.rva),
+        len(rules.rva),
+        address_of(rules.rule),
+        address_of(rules.rules),
+        len(rules.rules),
+        address_of(rules.saved),
+        len(rules.saved),
+        address_of(rules.expr),
+        len(rules.expr),
+        address_of(sym.range_start),
+        len(sym.range_start),
+        address_of(sym.range_loc),
+        address_of(sym.base),
+        len(sym.base),
+    ]
+
+
+def _prewalked(
+    crash: RawCrash, thread: int, start: NDArray[np.uint64], end: NDArray[np.uint64], order: NDArray[np.int64]
+) -> FrameTable:
+    listed = crash.threads[thread].frames or []
+    pc = np.array([f.instruction_addr for f in listed], np.uint64)
+    is_return = np.array([f.is_return_address for f in listed], np.bool_)
+    module = np.full(len(listed), -1, np.int32)
+    if len(start):
+        row = np.searchsorted(start, pc - is_return.astype(np.uint64), side="right") - 1
+        inside = (row >= 0) & (pc - is_return.astype(np.uint64) < end[np.maximum(row, 0)])
+        module[inside] = order[row[inside]]
+    n = len(listed)
+    return FrameTable(
+        np.full(n, thread, np.int32),
+        pc,
+        np.zeros(n, np.uint64),
+        is_return,
+        module,
+        np.full(n, TRUST_PREWALKED, np.uint8),
+    )

@@ -1,0 +1,444 @@
+"""Unpacks what a crash or its symbols arrived in: archives, compressed files, and archives inside those.
+
+Content is streamed through libarchive (or the standard library where libarchive is absent) into memory or into an
+unlinked temporary file: a name from an archive is only ever shown, never opened, created or followed. What is an
+archive is decided here by its first bytes, and each kind opens exactly the formats and filters it needs, so neither
+a crafted file nor a surprising one can choose its parser.
+
+Magic numbers: file(1)'s magic database, APPNOTE.TXT 4.3 (zip), POSIX.1-2017 pax (ustar), RFC 1952 (gzip), RFC 8878
+(zstd), the xz, lzip and LZ4 frame specifications, ECMA-119 8.1 (iso9660), [MS-CAB] 2.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from deadreckon.errors import LimitExceeded, Malformed, MissingDependency
+from deadreckon.model.event import Diagnostic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import BinaryIO, Self
+
+    from deadreckon.config import ArchiveLimits
+
+__all__ = ["COMPRESSED", "HEAD_BYTES", "Buffer", "Member", "backend", "sniff", "unpack"]
+
+Buffer = bytes | bytearray | memoryview | mmap.mmap
+"""What content may come in."""
+
+Kind = Literal["file", "directory", "link", "special"]
+
+HEAD_BYTES = 0x8006
+"""How much of a file's beginning ``sniff`` looks at: iso9660 has its magic after sixteen sectors."""
+
+COMPRESSED = frozenset({"gz", "xz", "bz2", "zst", "lzma", "lz", "lz4", "Z", "rpm"})
+"""Kinds which wrap one stream without a directory; an rpm is a compressed cpio behind a header."""
+
+SMALL_BYTES = 8 << 20
+"""Content up to this size stays in memory; above it goes to a temporary file."""
+
+NOTES_PER_CODE = 16
+"""Diagnostics kept of each code: an archive of 100,000 links needs no 100,000 lines to say so."""
+
+# Executables, dumps and debug files stay what they are even with an archive inside or appended: self-extracting
+# installers are PE files, and an isohybrid or a polyglot must not take a report's place (test_content_beats_container).
+_CONTENT = (
+    b"MZ",
+    b"\x7fELF",
+    b"\xfe\xed\xfa\xce",
+    b"\xfe\xed\xfa\xcf",
+    b"\xce\xfa\xed\xfe",
+    b"\xcf\xfa\xed\xfe",
+    b"\xca\xfe\xba\xbe",
+    b"MDMP",
+    b"plcrash",
+    b"Microsoft C/C++",
+    b"SYMC",
+    b"CMYS",
+    b"MODULE ",
+)
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"PK\x05\x06", "zip"),
+    (0, b"PK\x07\x08", "zip"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
+    (0, b"\x1f\x8b\x08", "gz"),
+    (0, b"\xfd7zXZ\x00", "xz"),
+    (0, b"BZh", "bz2"),
+    (0, b"\x28\xb5\x2f\xfd", "zst"),
+    (0, b"LZIP", "lz"),
+    (0, b"\x04\x22\x4d\x18", "lz4"),
+    (0, b"\x1f\x9d", "Z"),
+    (0, b"MSCF\x00\x00\x00\x00", "cab"),
+    (0, b"!<arch>\n", "ar"),
+    (0, b"\xed\xab\xee\xdb", "rpm"),
+    (0, b"xar!", "xar"),
+    (0, b"070701", "cpio"),
+    (0, b"070702", "cpio"),
+    (0, b"070707", "cpio"),
+    (0, b"Rar!\x1a\x07\x00", "rar"),
+    (0, b"Rar!\x1a\x07\x01\x00", "rar"),
+    (2, b"-lh", "lha"),
+    (2, b"-lz", "lha"),
+    (257, b"ustar", "tar"),
+    (0x8001, b"CD001", "iso"),
+)
+
+_SUFFIXES = (".gz", ".xz", ".bz2", ".zst", ".zstd", ".lzma", ".lz", ".lz4", ".z", ".rpm")
+
+
+def sniff(head: Buffer) -> str | None:
+    """Return the kind of archive these first HEAD_BYTES (or fewer) begin, None for anything else.
+
+    Kinds: zip (apk, ipa and jar too), 7z, gz, xz, bz2, zst, lz, lz4, lzma, Z, tar, cab, ar (deb too), rpm, xar, cpio,
+    iso, lha, rar.
+    """
+    start = bytes(head[:512])
+    if start.startswith(_CONTENT):
+        return None
+    for offset, magic, kind in _MAGIC:
+        if head[offset : offset + len(magic)] == magic and _plausible(kind, start):
+            return kind
+    if _is_lzma(start):
+        return "lzma"
+    return "tar" if _is_old_tar(start) else None
+
+
+def _plausible(kind: str, start: bytes) -> bool:
+    # Magics short enough for text and raw memory to hit by accident need a second field to agree.
+    if kind == "Z":
+        return len(start) > 2 and not start[2] & 0x60 and 9 <= start[2] & 0x1F <= 16
+    if kind == "bz2":
+        return start[3:4].isdigit() and start[4:10] in {b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"}
+    if kind == "lha":
+        return len(start) > 21 and start[6] == ord("-") and start[20] <= 3
+    return True
+
+
+def _is_lzma(start: bytes) -> bool:
+    # The .lzma header has no magic: properties (in practice always lc=3 lp=0 pb=2), dictionary size, content size.
+    if len(start) < 14 or start[0] != 0x5D:
+        return False
+    dictionary, size = int.from_bytes(start[1:5], "little"), int.from_bytes(start[5:13], "little")
+    power = dictionary.bit_length() - 1
+    return dictionary >= 4096 and dictionary in {1 << power, 3 << power >> 1} and (size >> 38 == 0 or size == 2**64 - 1)
+
+
+def _is_old_tar(start: bytes) -> bool:
+    # A v7 header has no magic, only the sum of its bytes with the sum's own field blank; some writers summed as signed.
+    digits = start[148:156].strip(b" \x00")
+    if len(start) < 512 or not start[0] or not digits or digits.strip(b"01234567"):
+        return False
+    counted = start[:148] + b" " * 8 + start[156:]
+    return int(digits, 8) in {sum(counted), sum(counted) - 256 * sum(b > 127 for b in counted)}
+
+
+class Entry(NamedTuple):
+    """What a backend knows of an entry before its content; ``name`` is None where it can't be told."""
+
+    name: str | None
+    kind: Kind = "file"
+    refused: str = ""
+    """Why the content can't be had (a password, a method), empty if it can."""
+
+
+class Damaged(Exception):  # noqa: N818 - it never leaves this package's archive modules.
+    """An archive contradicts itself; ``fatal`` where nothing after this point can be read."""
+
+    def __init__(self, message: str, *, fatal: bool) -> None:
+        self.fatal = fatal
+        super().__init__(message)
+
+
+class Reader(Protocol):
+    """One open archive, read once from front to end."""
+
+    filters: int
+    """Layers of compression around the archive or the single file."""
+    single: bool
+    """The content is one compressed file, which has no name of its own."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
+    def entries(self) -> Iterator[Entry]:
+        """Step through the entries; raises Damaged."""
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the current entry's content as (offset, up to 1 MiB); gaps are zeros. Raises Damaged."""
+
+    def bytes_read(self) -> int:
+        """Return how far into the source reading has come, in bytes."""
+
+
+class Backend(Protocol):
+    """A way of opening archives: ``_libarchive`` or ``_stdlib_archive``."""
+
+    def name(self) -> str:
+        """Return what it is, with its version."""
+
+    def open_archive(self, source: str | memoryview, kind: str) -> Reader:
+        """Open a path or buffer as ``kind``. Raises Damaged, MissingDependency, OSError."""
+
+
+@dataclass(slots=True)
+class Member:
+    """A file found in an archive. ``name`` is as the archive says, for display only.
+
+    ``container`` names the archives around it, outermost first. ``data`` above SMALL_BYTES is a read-only mapping of
+    an unlinked temporary file, gone when the mapping is.
+    """
+
+    name: str
+    container: tuple[str, ...]
+    data: bytes | mmap.mmap
+
+
+@dataclass(slots=True)
+class Budget:
+    """What one call of ``unpack`` has used so far, over all the archives inside one another."""
+
+    limits: ArchiveLimits
+    entries: int = 0
+    total_bytes: int = 0
+    read_bytes: int = 0
+    """Bytes read of the outermost archive: inner ones come out of it, so bombs in bombs multiply against this."""
+    at: str = ""
+    """The entry under way."""
+
+    def enter(self, at: str) -> None:
+        """Count an entry. Raises LimitExceeded."""
+        self.at = at
+        self.entries += 1
+        if self.entries > self.limits.max_entries:
+            raise LimitExceeded("max_entries", self.limits.max_entries, self.entries, at)
+
+    def spend(self, size: int) -> None:
+        """Count content, in bytes. Raises LimitExceeded."""
+        limits = self.limits
+        self.total_bytes += size
+        if self.total_bytes > limits.max_total_bytes:
+            raise LimitExceeded("max_total_bytes", limits.max_total_bytes, self.total_bytes, self.at)
+        ratio = self.total_bytes / max(self.read_bytes, 1)
+        if self.total_bytes > limits.ratio_grace_bytes and ratio > limits.max_ratio:
+            raise LimitExceeded("max_ratio", limits.max_ratio, round(ratio), self.at)
+
+
+def backend() -> str:
+    """Return what opens archives here: "libarchive 3.6.2" or "standard library"."""
+    return _backend().name()
+
+
+def unpack(
+    source: str | os.PathLike[str] | Buffer,
+    limits: ArchiveLimits,
+    *,
+    name: str,
+    spool_dir: str | None = None,
+    problems: list[Diagnostic],
+) -> Iterator[Member]:
+    """Yield the files in an archive, and in the archives in it, in their order.
+
+    ``name`` is what the archive is called; ``spool_dir`` is where large content goes (None: the system's temporary
+    directory). What can't be had is told in ``problems``: damage, skipped entries, limits; whatever was yielded before
+    stays valid. An entry above max_entry_bytes is dropped and the next one read; a limit on the whole (entries, total,
+    ratio) ends the iteration.
+
+    Raises, at the first step, Malformed where no entry can be read, MissingDependency where the kind needs libarchive
+    and it is absent; OSError where the source can't be read or the spool not written.
+    """
+    work = _Unpacking(Budget(limits), spool_dir, problems)
+    try:
+        yield from work.archive(os.fspath(source) if isinstance(source, str | os.PathLike) else source, (name,))
+    except LimitExceeded as e:
+        work.limit(e.limit, e.allowed, work.budget.at, str(e), always=True)
+
+
+@dataclass(slots=True)
+class _Unpacking:
+    budget: Budget
+    spool_dir: str | None
+    problems: list[Diagnostic]
+    noted: Counter[str] = field(default_factory=Counter)
+
+    def archive(self, source: str | Buffer, path: tuple[str, ...]) -> Iterator[Member]:
+        with contextlib.ExitStack() as stack:
+            where: str | memoryview
+            if isinstance(source, str):
+                where = source
+                with open(source, "rb") as file:  # noqa: PTH123 - a path may come as str
+                    kind = sniff(file.read(HEAD_BYTES))
+            else:
+                where = stack.enter_context(memoryview(source).cast("B"))
+                kind = sniff(where[:HEAD_BYTES])
+            if kind is None:
+                raise Malformed(f"{path[-1]}: not an archive")
+            try:
+                reader = stack.enter_context(_backend().open_archive(where, kind))
+            except Damaged as e:
+                raise Malformed(f"{path[-1]}: {kind} archive can't be opened: {e}") from e
+            if reader.filters > self.budget.limits.max_filters:
+                shown = "/".join(path)
+                told = f"{shown}: {reader.filters} layers of compression"
+                self.limit("max_filters", self.budget.limits.max_filters, shown, told)
+                return
+            yield from self.members(reader, path)
+
+    def members(self, reader: Reader, path: tuple[str, ...]) -> Iterator[Member]:
+        entries, seen = reader.entries(), 0
+        while True:
+            try:
+                entry = next(entries, None)
+            except Damaged as e:
+                if not seen:
+                    raise Malformed(f"{path[-1]}: no entry can be read: {e}") from e
+                self.note("archive_damaged", "/".join(path), str(e))
+                return
+            if entry is None:
+                break
+            seen += 1
+            name = _without_suffixes(path[-1], reader.filters) if reader.single else entry.name or f"entry {seen}"
+            try:
+                data = self.content(reader, entry, name, path)
+            except Damaged as e:
+                self.note("archive_damaged", self.budget.at, str(e))
+                if e.fatal:
+                    return
+                continue
+            if data is not None:
+                yield from self.member(Member(name, path, data))
+        if not seen:
+            raise Malformed(f"{path[-1]}: the archive is empty")
+
+    def content(self, reader: Reader, entry: Entry, name: str, path: tuple[str, ...]) -> bytes | mmap.mmap | None:
+        """Read an entry, or read past it: None, with a note where that means a loss."""
+        limits, at = self.budget.limits, "/".join((*path, name[:256]))
+        self.budget.enter(at)
+        if entry.refused:
+            self.note("archive_entry_skipped", at, entry.refused)
+            return None
+        wanted = entry.kind == "file"
+        if len(name.encode()) > limits.max_name_bytes:
+            wanted = False
+            self.limit("max_name_bytes", limits.max_name_bytes, at, f"{at}...: name is too long")
+        elif entry.kind in {"link", "special"}:
+            self.note("archive_entry_skipped", at, f"a {entry.kind} is never followed")
+        with _Sink(self.spool_dir) as sink:
+            # What isn't wanted is read as well: libarchive would inflate it uncounted on the way to the next entry,
+            # and a directory in a tar.gz may claim a terabyte of content (test_bomb_in_skipped_entries).
+            for offset, block in reader.blocks():
+                if not path[1:]:
+                    self.budget.read_bytes = max(self.budget.read_bytes, reader.bytes_read())
+                if offset < sink.size:
+                    raise Damaged("content overlaps itself", fatal=True)
+                end = offset + len(block)
+                self.budget.spend(end - sink.size)
+                if wanted and end > limits.max_entry_bytes:
+                    wanted = False
+                    sink.drop()
+                    self.limit("max_entry_bytes", limits.max_entry_bytes, at, f"{at}: entry is too large")
+                sink.put(offset, block, keep=wanted)
+            return sink.result() if wanted else None
+
+    def member(self, member: Member) -> Iterator[Member]:
+        kind = sniff(member.data[:HEAD_BYTES])
+        if kind is None:
+            yield member
+            return
+        path = (*member.container, member.name)
+        if len(path) > self.budget.limits.max_depth:
+            shown = "/".join(path)
+            self.limit("max_depth", self.budget.limits.max_depth, shown, f"{shown}: {kind} archive is nested too deep")
+            return
+        try:
+            yield from self.archive(member.data, path)
+        except Malformed as e:
+            # It may only begin like an archive: its bytes may still mean something to a reader of reports.
+            self.note("archive_damaged", "/".join(path), str(e))
+            yield member
+        except MissingDependency as e:
+            self.note("archive_entry_skipped", "/".join(path), str(e))
+
+    def note(self, code: str, at: str, why: str) -> None:
+        self.noted[code] += 1
+        if self.noted[code] <= NOTES_PER_CODE:
+            message = f"{at}: {why}"
+            self.problems.append(
+                Diagnostic(code=code, severity="warning", stage="unpack", message=message, where={"entry": at})
+            )
+
+    def limit(self, limit: str, allowed: float, at: str, message: str, *, always: bool = False) -> None:
+        self.noted["archive_limit"] += 1
+        if always or self.noted["archive_limit"] <= NOTES_PER_CODE:
+            where: dict[str, str | int] = {"limit": limit, "allowed": int(allowed), "entry": at}
+            self.problems.append(
+                Diagnostic(code="archive_limit", severity="warning", stage="unpack", message=message, where=where)
+            )
+
+
+class _Sink:
+    """Takes one entry's content in order: in memory while small, then in an unlinked file."""
+
+    def __init__(self, spool_dir: str | None) -> None:
+        self.size = 0
+        self._parts: list[bytes] = []
+        self._file: BinaryIO | None = None
+        self._spool_dir = spool_dir
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
+
+    def put(self, offset: int, block: bytes, *, keep: bool) -> None:
+        gap = offset - self.size
+        self.size = offset + len(block)
+        if not keep:
+            return
+        if self._file is None and self.size > SMALL_BYTES:
+            self._file = tempfile.TemporaryFile(dir=self._spool_dir)  # noqa: SIM115 - closed by drop
+            self._file.writelines(self._parts)
+            self._parts.clear()
+        if self._file is None:
+            self._parts += (bytes(gap), block) if gap else (block,)
+            return
+        if gap:
+            self._file.truncate(offset)
+            self._file.seek(offset)
+        self._file.write(block)
+
+    def drop(self) -> None:
+        self._parts.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def result(self) -> bytes | mmap.mmap:
+        if self._file is None:
+            return b"".join(self._parts)
+        self._file.flush()
+        return mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
+
+
+def _without_suffixes(name: str, layers: int) -> str:
+    for _ in range(layers):
+        root, suffix = os.path.splitext(name)  # noqa: PTH122 - a display name, not a path
+        if not root or suffix.lower() not in _SUFFIXES:
+            break
+        name = root
+    return name
+
+
+def _backend() -> Backend:
+    from deadreckon.wire import _libarchive, _stdlib_archive  # noqa: PLC0415 - both import this module
+
+    return _libarchive if _libarchive.available() else _stdlib_archive
