@@ -82,8 +82,12 @@ CALL_X86, CALL_ARM64, CALL_ARM = 0, 1, 2
     M_LOCS,
     M_BASE,
     M_N_BASE,
-) = range(14)
-MODULE_COLUMNS = 14
+    M_TEXT,
+    M_N_TEXT,
+    M_ENTRIES,
+    M_N_ENTRIES,
+) = range(18)
+MODULE_COLUMNS = 18
 
 STOP_NO_CALLER, STOP_END, STOP_BASE, STOP_LIMIT, STOP_NO_CONTEXT, STOP_NO_STACK = range(6)
 """Why a stack ended; STOP_END and STOP_BASE are true ends."""
@@ -403,6 +407,24 @@ def _follows_call(address, kind, start, end, offset, buffer):  # type: ignore[no
 
 
 @kernel()
+def _executable(address, m, mod_start, modules, region_start, region_end, access):  # type: ignore[no-untyped-def]
+    """Say whether an address in module ``m`` holds code, as far as the report or the module's sections tell."""
+    if len(region_start):
+        r = _region(address, region_start, region_end)
+        if r < 0 or not access[r] & _EXECUTE:
+            return False
+    columns = modules[m]
+    if columns[M_N_TEXT] == 0:
+        return True
+    rva = address - mod_start[m]
+    text = view_u32(columns[M_TEXT], 2 * columns[M_N_TEXT])
+    for i in range(columns[M_N_TEXT]):
+        if text[2 * i] <= rva < text[2 * i + 1]:
+            return True
+    return False
+
+
+@kernel()
 def _plausible(
     address, kind, mod_start, mod_end, modules, region_start, region_end, access, start, end, offset, buffer
 ):  # type: ignore[no-untyped-def]
@@ -411,10 +433,8 @@ def _plausible(
     m = _region(before, mod_start, mod_end)
     if m < 0:
         return 0
-    if len(region_start):
-        r = _region(before, region_start, region_end)
-        if r < 0 or not access[r] & _EXECUTE:
-            return 0
+    if not _executable(before, m, mod_start, modules, region_start, region_end, access):
+        return 0
     columns = modules[m]
     rva = before - mod_start[m]
     if columns[M_N_RANGES]:
@@ -426,9 +446,16 @@ def _plausible(
         if not columns[M_N_RANGES] and (i < 0 or view_u32(columns[M_RULE], columns[M_ROWS])[i] == NO_RULE):
             return 0
     called = _follows_call(address, kind, start, end, offset, buffer)
-    if called == 0:
-        return 0
-    return 2 if called == 1 else 1
+    if called >= 0:
+        return 2 * called
+    if columns[M_N_ENTRIES]:
+        # Without code bytes: pointers to functions are common on stacks, a call as a function's very last instruction
+        # with the next function right behind it is rare (linux-mini.dmp: main and __libc_csu_fini above libc's frame).
+        entries = view_u32(columns[M_ENTRIES], columns[M_N_ENTRIES])
+        i = _find(entries, columns[M_N_ENTRIES], rva + np.uint64(1))
+        if i >= 0 and np.uint64(entries[i]) == rva + np.uint64(1):
+            return 0
+    return 1
 
 
 @kernel()
@@ -651,6 +678,39 @@ def _walk(
                 # Thread starts are entered with a return address of 0: a true end, if unwind information led here.
                 stops[t] = STOP_END if caller[p[P_PC]] == 0 else STOP_NO_CALLER
                 break
+            if trust == TRUST_CONTEXT and not covered:
+                # A call through a wild pointer: nothing has run since, so the return address is where the call put it
+                # and every register is still the caller's.
+                wild = m < 0 or not _executable(pc, m, mod_start, modules, region_start, region_end, access)
+                if wild:
+                    target = np.uint64(0)
+                    ok = False
+                    if p[P_LR] < 0:
+                        target, ok = _load(sp, word, start, end, offset, buffer)
+                    elif valid >> np.uint64(p[P_LR]) & one:
+                        target, ok = regs[p[P_LR]], True
+                    target &= mask
+                    if ok and _plausible(
+                        target,
+                        p[P_CALL],
+                        mod_start,
+                        mod_end,
+                        modules,
+                        region_start,
+                        region_end,
+                        access,
+                        start,
+                        end,
+                        offset,
+                        buffer,
+                    ):
+                        caller[:] = regs
+                        caller[p[P_PC]] = target
+                        if p[P_LR] < 0:
+                            caller[p[P_SP]] = sp + size
+                        known = valid
+                        found = TRUST_SCAN
+                        next_return = True
             if not found and p[P_FP_KIND] == FP_RECORD and valid & fp_bit and not (covered and trust == TRUST_CFI):
                 fp = regs[p[P_FP]]
                 next_fp, ok = _load(fp, word, start, end, offset, buffer)

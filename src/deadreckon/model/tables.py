@@ -100,7 +100,9 @@ class SymTable:
     ``functions`` u32[f, 3]: name (string), entry rva (NONE for inlined ones), language.
     ``files`` u32[k, 3]: compilation directory, directory, name (strings or NONE).
     ``strings`` u8: each string is its ULEB128 length and then UTF-8; a reference is the offset of the length.
-    ``base`` u32[b, 2]: start and end of functions above which no caller exists (``_start``, ``start_thread`` ...).
+    ``base`` u32[b, 2]: start and end of functions above which no caller exists (``_start``, ``clone`` ...).
+    ``text`` u32[t, 2]: start and end of the executable sections, empty where they are not known.
+    ``entries`` u32[e]: where functions start, sorted; a word on a stack that equals one is a function pointer.
     """
 
     range_start: NDArray[np.uint32]
@@ -110,6 +112,8 @@ class SymTable:
     files: NDArray[np.uint32]
     strings: NDArray[np.uint8]
     base: NDArray[np.uint32]
+    text: NDArray[np.uint32]
+    entries: NDArray[np.uint32]
 
     @classmethod
     def empty(cls) -> SymTable:
@@ -123,6 +127,8 @@ class SymTable:
             np.zeros((0, 3), np.uint32),
             np.zeros(0, np.uint8),
             np.zeros((0, 2), np.uint32),
+            np.zeros((0, 2), np.uint32),
+            none,
         )
 
     def string(self, ref: int) -> str:

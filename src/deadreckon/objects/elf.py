@@ -18,13 +18,18 @@ from deadreckon.model.ids import Arch, DebugId
 from deadreckon.model.tables import RuleTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["ElfIdentity", "identify", "read_rules"]
+    from numpy.typing import NDArray
+
+__all__ = ["ElfIdentity", "ElfTables", "identify", "read"]
 
 _MACHINES = {3: Arch.X86, 40: Arch.ARM, 62: Arch.X86_64, 183: Arch.ARM64}
 _PT_LOAD, _PT_NOTE, _SHT_NOTE, _SHT_NOBITS = 1, 4, 7, 8
 _NT_GNU_BUILD_ID = 3
+_SHF_ALLOC, _SHF_EXECINSTR = 2, 4
+_STT_OBJECT = 1
+_MAX_RVA = 0xFFFF_FFFE
 _MAX_HEADERS = 4096
 _MAX_NOTES = 256
 _MAX_SECTION = 1 << 30
@@ -112,8 +117,21 @@ def _notes(data: bytes | memoryview, offset: int, size: int, order: str) -> Iter
         offset = desc_at + ((descsz + 3) & ~3)
 
 
-def read_rules(stream: IO[bytes]) -> RuleTable:
-    """Lower ``.eh_frame`` or, without it, ``.debug_frame`` to a RuleTable; empty where there is neither.
+@dataclass(slots=True)
+class ElfTables:
+    """What the section table leads to; addresses are relative to the image base.
+
+    ``text`` u32[n, 2]: start and end of the executable sections, sorted. ``objects``: named data (start, end, name),
+    sorted, not overlapping; a jump through a wild pointer may land in one.
+    """
+
+    rules: RuleTable
+    text: NDArray[np.uint32]
+    objects: list[tuple[int, int, str]]
+
+
+def read(stream: IO[bytes]) -> ElfTables:
+    """Read unwind rules (``.eh_frame``, or ``.debug_frame`` where that says more), code and data ranges.
 
     Raises Malformed where pyelftools can't find its way through the section table.
     """
@@ -121,35 +139,81 @@ def read_rules(stream: IO[bytes]) -> RuleTable:
     from elftools.construct import ConstructError  # noqa: PLC0415
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415
 
-    from deadreckon.kernels.cfi import rules_from_frames  # noqa: PLC0415
-
     try:
         elf = ELFFile(stream)
-        if not elf.little_endian:
-            return RuleTable.empty()
         image_base = next((s["p_vaddr"] for s in elf.iter_segments("PT_LOAD")), 0)
         sections = {s.name: s for s in elf.iter_sections()}
-        address = {name: s["sh_addr"] for name, s in sections.items()}
-        best = RuleTable.empty()
-        for name, is_eh in ((".eh_frame", True), (".debug_frame", False), (".zdebug_frame", False)):
-            section = sections.get(name)
-            if section is None or section["sh_type"] == "SHT_NOBITS" or section.data_size > _MAX_SECTION:
-                continue
-            found = rules_from_frames(
-                np.frombuffer(_section_bytes(section, name), np.uint8),
-                is_eh=is_eh,
-                section_addr=section["sh_addr"],
-                image_base=image_base,
-                pointer_size=elf.elfclass // 8,
-                text_addr=address.get(".text", 0),
-                data_addr=address.get(".got", address.get(".got.plt", 0)),
-            )
-            # Android's system libraries keep a token .eh_frame and describe the rest in .debug_frame.
-            if len(found.rva) > len(best.rva):
-                best = found
+        return ElfTables(
+            _rules(elf, sections, image_base), _text(sections.values(), image_base), _objects(sections, elf, image_base)
+        )
     except (ELFError, ConstructError, struct.error, ValueError, KeyError, IndexError, AssertionError, OverflowError) as e:
         raise Malformed("ELF section table", got=f"{type(e).__name__}: {e}") from e
+
+
+def _rules(elf: Any, sections: dict[str, Any], image_base: int) -> RuleTable:
+    from deadreckon.kernels.cfi import rules_from_frames  # noqa: PLC0415
+
+    best = RuleTable.empty()
+    if not elf.little_endian:
+        return best
+    address = {name: s["sh_addr"] for name, s in sections.items()}
+    for name, is_eh in ((".eh_frame", True), (".debug_frame", False), (".zdebug_frame", False)):
+        section = sections.get(name)
+        if section is None or section["sh_type"] == "SHT_NOBITS" or section.data_size > _MAX_SECTION:
+            continue
+        found = rules_from_frames(
+            np.frombuffer(_section_bytes(section, name), np.uint8),
+            is_eh=is_eh,
+            section_addr=section["sh_addr"],
+            image_base=image_base,
+            pointer_size=elf.elfclass // 8,
+            text_addr=address.get(".text", 0),
+            data_addr=address.get(".got", address.get(".got.plt", 0)),
+        )
+        # Android's system libraries keep a token .eh_frame and describe the rest in .debug_frame.
+        if len(found.rva) > len(best.rva):
+            best = found
     return best
+
+
+def _text(sections: Iterable[Any], image_base: int) -> NDArray[np.uint32]:
+    spans = [
+        (s["sh_addr"] - image_base, s["sh_addr"] - image_base + s["sh_size"])
+        for s in sections
+        if s["sh_flags"] & _SHF_ALLOC and s["sh_flags"] & _SHF_EXECINSTR and s["sh_size"]
+    ]
+    kept = sorted(span for span in spans if 0 <= span[0] < span[1] <= _MAX_RVA)
+    return np.array(kept, np.uint32).reshape(-1, 2)
+
+
+def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[int, int, str]]:
+    table = sections.get(".symtab") or sections.get(".dynsym")
+    if table is None or table["sh_type"] == "SHT_NOBITS" or table.data_size > _MAX_SECTION:
+        return []
+    names = elf.get_section(table["sh_link"]).data()
+    order = "<" if elf.little_endian else ">"
+    if elf.elfclass == 64:
+        layout = [("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]
+    else:
+        layout = [("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]
+    dtype = np.dtype(layout).newbyteorder(order)
+    data = table.data()
+    symbols = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
+    kept = symbols[(symbols["info"] & 0xF == _STT_OBJECT) & (symbols["shndx"] != 0) & (symbols["size"] > 0)]
+    found: list[tuple[int, int, str]] = []
+    previous_end = 0
+    for ref, value, size in sorted(
+        zip(kept["name"].tolist(), kept["value"].tolist(), kept["size"].tolist(), strict=True), key=lambda k: (k[1], k[2])
+    ):
+        start = value - image_base
+        if start < previous_end or start + size > _MAX_RVA:
+            continue
+        end = names.find(b"\0", ref)
+        name = names[ref : end if end >= 0 else ref].decode("utf-8", "replace")
+        if name:
+            found.append((start, start + size, name))
+            previous_end = start + size
+    return found
 
 
 def _section_bytes(section: Any, name: str) -> bytes:

@@ -43,7 +43,7 @@ def version(data: bytes | memoryview) -> int | None:
 
 
 def read(data: bytes | memoryview) -> SymTable:
-    """View a SymCache as a SymTable (without ``base``).
+    """View a SymCache as a SymTable (``base`` and ``text`` empty).
 
     Raises Unsupported for a layout version not listed here, Malformed where counts and size disagree.
     """
@@ -87,4 +87,6 @@ def read(data: bytes | memoryview) -> SymTable:
         np.ascontiguousarray(files),
         strings,
         np.zeros((0, 2), np.uint32),
+        np.zeros((0, 2), np.uint32),
+        np.unique(functions[:, 1][functions[:, 1] != NONE]),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from deadreckon.config import SymbolLimits
@@ -71,7 +71,7 @@ def _runtime() -> tuple[str, Callable[[bytes], bytes | None]] | None:
         free.restype = None
         free.argtypes = (ctypes.c_void_p,)
 
-        return library, lambda symbol: _call(cxa, free, symbol)
+        return library, partial(_call, cxa, free)
     return None
 
 
@@ -168,6 +168,7 @@ def _rust_unescape(match: re.Match[str]) -> str:
 
 # --- How far a C++ symbol expands -----------------------------------------------------------------------------------
 
+_MULTIPLIER = re.compile(rb"Dp|sp|sr[0-9a-zCUL]")
 _REFERENCE = re.compile(rb"[ST][0-9A-Z]*_")
 _MAX_DEPTH = 96
 _MAX_PASSES = 8
@@ -188,7 +189,7 @@ def expansion(symbol: bytes) -> int | None:
     length = len(symbol)
     # With r references the text doubles at most r times; this alone clears most symbols. Packs and conversion
     # operators multiply in other ways.
-    if length <= 512 and symbol.count(b"Dp") + symbol.count(b"sp") == 0 and symbol.count(b"cv") <= _MAX_CONVERSIONS:
+    if length <= 512 and not _MULTIPLIER.search(symbol) and symbol.count(b"cv") <= _MAX_CONVERSIONS:
         doublings = len(_REFERENCE.findall(symbol)) + symbol.count(b"pp") + symbol.count(b"mm")
         if (length * max(length, _WIDEST)) << min(doublings, 64) <= _MAX_EXPANSION:
             return length * max(length, _WIDEST) << doublings
@@ -841,7 +842,11 @@ class _Sizer:
         raise _Refused
 
     def unresolved(self) -> int:
-        """Read ``sr``. Its old and new forms look alike and differ in candidates, so none of them is certain."""
+        """Read ``sr``. Its old and new forms look alike and differ in candidates, so none of them is certain.
+
+        GCC 12's libstdc++ reads ``sr`` and a name as the new form, ``<level>+ E``, and never returns when it comes upon
+        a malformed C, D or U before the E (``_Z1fDTsr1aC``). So of these only the new form with plain levels is taken.
+        """
         self.need("sr")
         start = len(self.candidates)
         slack = self.slack
@@ -849,22 +854,23 @@ class _Sizer:
             size = self.prefix(certain=False)
             self.need("E")
         elif "0" <= self.text[self.at] <= "9":
-            size = self.levels()
-        else:
+            size = self.level()
+            while not self.take("E"):
+                size += self.level()
+        elif self.text[self.at] in "STDPRKFAM":
             size = self.type()
+        else:
+            raise _Refused
         self.slack = slack + len(self.candidates) - start
         return size + 2 + self.member()
 
-    def levels(self) -> int:
-        """Read ``<level>+ E`` or, in the old form, one class name."""
-        size = 0
-        while True:
-            size += 2 + self.member()
+    def level(self) -> int:
+        size = 2 + self.source_name()
+        self.add(size, certain=False)
+        if self.text[self.at] == "I":
+            size += self.template_arguments()
             self.add(size, certain=False)
-            if self.take("E"):
-                return size
-            if self.text[self.at] not in "0123456789":
-                return size
+        return size
 
 
 # --- Readable names -------------------------------------------------------------------------------------------------

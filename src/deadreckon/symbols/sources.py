@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from deadreckon.errors import DeadreckonError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Resolution", "SymbolPath", "resolve"]
 
 _MAX_DEPTH = 12
+_SMALL = 2048
 
 
 @dataclass(slots=True)
@@ -48,14 +50,10 @@ class SymbolPath:
     def candidates(self, module: Module) -> Iterator[str]:
         """Yield paths of files that may belong to a module, most likely first."""
         if os.path.isdir(self.path):  # noqa: PTH112
-            hit = False
             for candidate in layouts.candidates(module):
                 path = os.path.join(self.path, candidate.path)  # noqa: PTH118
                 if os.path.isfile(path):  # noqa: PTH113
-                    hit = True
                     yield path
-            if hit or self._has_layout():
-                return
         yield from self.by_id(module.debug_id, module.code_id)
         for name in {_base(module.debug_file), _base(module.code_file)} - {""}:
             yield from self._by_name.get(name, ())
@@ -68,20 +66,15 @@ class SymbolPath:
         found = [*self._by_id.get(debug_id or "", ()), *self._by_id.get(code_id or "", ())]
         return list(dict.fromkeys(found))
 
-    def _has_layout(self) -> bool:
-        """Say whether the directory's first entries follow a layout; an index of millions of files is not read then."""
-        for at, path in enumerate(self._files()):
-            if layouts.parse(os.path.relpath(path, self.path).replace(os.sep, "/")) is not None:
-                return True
-            if at >= 16:
-                break
-        return False
-
     def _index(self) -> None:
         self._by_id = {}
-        for at, path in enumerate(self._files()):
-            if at >= self._max_files:
-                break
+        paths = list(islice(self._files(), self._max_files))
+        # A store of thousands of files in a known layout is found by path; reading all of it would take longer.
+        if len(paths) > _SMALL and any(
+            layouts.parse(os.path.relpath(path, self.path).replace(os.sep, "/")) for path in paths[:64]
+        ):
+            return
+        for path in paths:
             ids = self._identities(path)
             for key in ids:
                 self._by_id.setdefault(key, []).append(path)

@@ -28,7 +28,7 @@ TABLE_VERSION = 1
 _MAGIC = b"DRTABLE\0"
 _ALIGN = 16
 _DTYPES = {"u4": np.dtype("<u4"), "i4": np.dtype("<i4"), "u1": np.dtype("u1")}
-_ROW_WORDS = {"locations": 4, "functions": 3, "files": 3, "base": 2, "rules": 6, "saved": 3}
+_ROW_WORDS = {"locations": 4, "functions": 3, "files": 3, "base": 2, "text": 2, "rules": 6, "saved": 3}
 _PREFIXES = {"sym": SymTable, "rule": RuleTable}
 
 

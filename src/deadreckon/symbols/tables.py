@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from deadreckon.model.ids import Arch, DebugId, normalize_code_id
 from deadreckon.model.tables import NONE, RuleTable, SymTable
 from deadreckon.objects import breakpad, elf, symcache
 from deadreckon.symbols.tablefile import write_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["BASE_FUNCTIONS", "LANGUAGES", "build", "identify"]
 
@@ -68,7 +71,12 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
         except Exception as e:  # noqa: BLE001  (symbolic's errors have no common base outside the package)
             problems.append(f"symbols: {e}")
         try:
-            if rules:
+            if info["format"] == "elf":
+                with open(path, "rb") as stream:  # noqa: PTH123
+                    image = elf.read(stream)
+                rule_table = image.rules
+                sym = _bounded(sym, image)
+            elif rules:
                 rule_table = _rule_table(obj, path, Arch.parse(info["arch"]))
         except Exception as e:  # noqa: BLE001
             problems.append(f"unwind information: {e}")
@@ -116,7 +124,7 @@ def _sym_table(obj: Any) -> SymTable:
     return sym
 
 
-def _outermost(sym: SymTable) -> np.ndarray[Any, np.dtype[np.uint32]]:
+def _outermost(sym: SymTable) -> NDArray[np.uint32]:
     """Return the function that each range's code belongs to once inlining is undone."""
     location = sym.range_loc.copy()
     parents = sym.locations[:, 3]
@@ -132,7 +140,7 @@ def _outermost(sym: SymTable) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return np.where(inside, sym.locations[np.where(inside, location, 0), 2], NONE).astype(np.uint32)
 
 
-def _named(sym: SymTable, pattern: re.Pattern[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _named(sym: SymTable, pattern: re.Pattern[str]) -> NDArray[np.int64]:
     """Return the functions whose names match a pattern that starts with ``<``."""
     refs = sym.functions[:, 0].astype(np.int64)
     size = len(sym.strings)
@@ -144,7 +152,7 @@ def _named(sym: SymTable, pattern: re.Pattern[str]) -> np.ndarray[Any, np.dtype[
     return np.array([i for i in candidates.tolist() if pattern.fullmatch(sym.string(int(refs[i])))], np.int64)
 
 
-def _base_ranges(sym: SymTable) -> np.ndarray[Any, np.dtype[np.uint32]]:
+def _base_ranges(sym: SymTable) -> NDArray[np.uint32]:
     raw = sym.strings.tobytes()
     refs = set()
     for name in BASE_FUNCTIONS:
@@ -159,10 +167,63 @@ def _base_ranges(sym: SymTable) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return np.stack([sym.range_start[rows], ends[rows]], axis=1) if len(rows) else np.zeros((0, 2), np.uint32)
 
 
+def _bounded(sym: SymTable, image: elf.ElfTables) -> SymTable:
+    """End the last symbol of each executable section with its section, and name the data outside them.
+
+    Without an end, ``_fini`` would be the function of every address up to the image's end.
+    """
+    text = image.text
+    if not len(text):
+        return sym
+    start, end = text[:, 0].astype(np.int64), text[:, 1].astype(np.int64)
+
+    def inside(rva: NDArray[np.int64]) -> NDArray[np.bool_]:
+        section = np.searchsorted(start, rva, side="right") - 1
+        return (section >= 0) & (rva < end[np.maximum(section, 0)])
+
+    ranges = sym.range_start.astype(np.int64)
+    code = inside(ranges)
+    objects = [o for o in image.objects if not inside(np.array([o[0]]))[0]] if len(sym.functions) else []
+    count = len(objects)
+    starts = np.array([o[0] for o in objects], np.int64)
+    ends = np.array([o[1] for o in objects], np.int64)
+    names = [_prefixed(o[2].encode()) for o in objects]
+    refs = len(sym.strings) + np.cumsum([0, *map(len, names)])[:count]
+    locations = np.full((count, 4), NONE, np.uint32)
+    locations[:, 1] = 0
+    locations[:, 2] = len(sym.functions) + np.arange(count)
+    functions = np.stack([refs, starts, np.zeros(count, np.int64)], axis=1).astype(np.uint32)
+    numbers = len(sym.locations) + np.arange(count)
+    # At one address a symbol's start comes before a section's or an object's end; of the two the later one is kept.
+    where = np.concatenate([end, ends, starts, ranges[code]])
+    what = np.concatenate([np.full(len(end) + count, NONE), numbers, sym.range_loc[code]])
+    order = np.argsort(where, kind="stable")
+    where, what = where[order], what[order]
+    last = np.append(where[1:] != where[:-1], True)
+    return SymTable(
+        where[last].astype(np.uint32),
+        what[last].astype(np.uint32),
+        np.concatenate([sym.locations, locations]),
+        np.concatenate([sym.functions, functions]),
+        sym.files,
+        np.concatenate([sym.strings, np.frombuffer(b"".join(names), np.uint8)]),
+        sym.base,
+        text,
+        sym.entries,
+    )
+
+
+def _prefixed(text: bytes) -> bytes:
+    """Return a string as a table holds it, its ULEB128 length before it."""
+    size = len(text)
+    head = bytearray()
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes(head) + bytes([size]) + text
+
+
 def _rule_table(obj: Any, path: str, arch: Arch) -> RuleTable:
-    if obj.file_format == "elf":
-        with open(path, "rb") as stream:  # noqa: PTH123
-            return elf.read_rules(stream)
     if obj.file_format == "breakpad":
         return breakpad.read_rules(Path(path).read_bytes())
     if "unwind" not in obj.features:

@@ -154,6 +154,10 @@ def module_columns(sym: SymTable, rules: RuleTable) -> list[int]:
         address_of(sym.range_loc),
         address_of(sym.base),
         len(sym.base),
+        address_of(sym.text),
+        len(sym.text),
+        address_of(sym.entries),
+        len(sym.entries),
     ]
 
 

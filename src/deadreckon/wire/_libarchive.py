@@ -8,25 +8,32 @@ encryption). Return codes: archive.h of libarchive 3.6.2.
 from __future__ import annotations
 
 import functools
+import io
 import os
+import struct
+import zlib
 from ctypes import CFUNCTYPE, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p, string_at
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deadreckon.errors import MissingDependency
+from deadreckon.errors import LimitExceeded, MissingDependency
 from deadreckon.wire.archive import COMPRESSED, Damaged, Entry, sniff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Self
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO, Self
 
     from deadreckon.wire.archive import Kind
 
 EOF, OK, RETRY, WARN, FAILED, FATAL = 1, 0, -10, -20, -25, -30
 BLOCK_BYTES = 1 << 20
 TAR_BLOCK_BYTES = 512
+DIRECTORY_BYTES = 8 << 20
+"""Largest table of contents, uncompressed; libarchive takes up to thirty times as much to hold it."""
+ENCODED_BYTES = 1 << 16
+"""Largest description of a 7z's compressed header; writers need some 40 bytes."""
 
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "version_string": (c_char_p,),
@@ -109,8 +116,11 @@ def open_archive(source: str | memoryview, kind: str) -> LibarchiveReader:
 
     Under compression only tar is read as an archive; any other content comes out as one file, so that its own kind is
     decided by ``sniff`` and its bytes are counted: cpio's reader would search through them for its magic, 7zip's, rar's
-    and cab's would look into an executable. Raises Damaged, and MissingDependency where this build lacks the kind.
+    and cab's would look into an executable. Raises Damaged, LimitExceeded for a table of contents too large to hold,
+    and MissingDependency where this build lacks the kind.
     """
+    if kind in {"xar", "7z"}:
+        _check_directory(source, kind)
     if kind not in COMPRESSED:
         return LibarchiveReader(source, kind, _FORMATS[kind])
     with LibarchiveReader(source, kind, ("raw",)) as probe:
@@ -137,7 +147,7 @@ class LibarchiveReader:
         ):
             raise MissingDependency(f"{name()} with {kind} support", "install a newer or fuller libarchive")
         self._archive = self._lib.read_new()
-        self._keep: object = None
+        self._keep: Any = None
         try:
             for what in usable:
                 _support(what)(self._archive)
@@ -152,8 +162,8 @@ class LibarchiveReader:
             code = self._lib.read_open_filename(self._archive, os.fsencode(source), BLOCK_BYTES)
         else:
             # ctypes refuses read-only buffers, which mapped files are; numpy tells the address without a copy.
-            self._keep = array = np.frombuffer(source, np.uint8)
-            code = self._lib.read_open_memory(self._archive, array.ctypes.data, array.size)
+            self._keep = np.frombuffer(source, np.uint8)
+            code = self._lib.read_open_memory(self._archive, self._keep.ctypes.data, self._keep.size)
         if code < WARN:
             raise self._damage(code)
 
@@ -225,6 +235,90 @@ class LibarchiveReader:
     def _damage(self, code: int) -> Damaged:
         told = self._lib.error_string(self._archive)
         return Damaged(told.decode("utf-8", "replace") if told else "damaged", fatal=code < FAILED)
+
+
+def _check_directory(source: str | memoryview, kind: str) -> None:
+    # These readers inflate the archive's directory and keep a record of each file before the first entry: 5 KB of 7z
+    # made libarchive use 800 MB, 300 KB of xar 1 GB (test_bombs_in_directories). A zip's directory isn't compressed.
+    try:
+        size = _xar_table_bytes(source) if kind == "xar" else _7z_header_bytes(source)
+    except (struct.error, zlib.error, IndexError, OverflowError) as e:
+        raise Damaged(f"unreadable directory: {e}", fatal=True) from e
+    if size > DIRECTORY_BYTES:
+        raise LimitExceeded("directory_bytes", DIRECTORY_BYTES, what=kind)
+
+
+def _read_at(source: str | memoryview, offset: int, size: int) -> bytes:
+    if isinstance(source, memoryview):
+        return bytes(source[offset : offset + size])
+    with open(source, "rb") as file:  # noqa: PTH123 - a path may come as str
+        file.seek(offset)
+        return file.read(size)
+
+
+def _xar_table_bytes(source: str | memoryview) -> int:
+    # Big-endian: magic, u16 header size, u16 version, u64 length of the zlib-compressed table.
+    header_size, packed_size = struct.unpack(">4xH2xQ", _read_at(source, 0, 16))
+    if packed_size > DIRECTORY_BYTES:
+        return int(packed_size)
+    packed = _read_at(source, header_size, packed_size)
+    return len(zlib.decompressobj().decompress(packed, DIRECTORY_BYTES + 1))
+
+
+def _7z_header_bytes(source: str | memoryview) -> int:
+    # 7zFormat.txt of the LZMA SDK. Signature, version, crc, then u64 offset (from 32) and size of the header; that is
+    # plain, or 0x17 and where its packed form is: pack info, folders with their coders, 0x0C and the unpacked sizes.
+    offset, size = struct.unpack("<12xQQ4x", _read_at(source, 0, 32))
+    start = _read_at(source, 32 + min(offset, 1 << 62), min(size, ENCODED_BYTES))
+    if start[:2] != b"\x17\x06":
+        return int(size)
+    if size > ENCODED_BYTES:
+        raise IndexError("encoded header is too long")
+    header = io.BytesIO(start[2:])
+    number = functools.partial(_7z_number, header)
+    number()
+    packs = number()
+    while part := header.read(1)[0]:
+        if part == 0x09:
+            _repeat(packs, number)
+        else:
+            header.read(1 + 4 * packs)
+    header.read(2)
+    folders = number()
+    header.read(1)
+    outputs = 0
+    for _ in range(min(folders, size)):
+        coders = number()
+        folder_inputs = folder_outputs = 0
+        for _ in range(min(coders, size)):
+            flags = header.read(1)[0]
+            header.read(flags & 0x0F)
+            folder_inputs += number() if flags & 0x10 else 1
+            folder_outputs += number() if flags & 0x10 else 1
+            header.read(number() if flags & 0x20 else 0)
+        binds = max(folder_outputs - 1, 0)
+        _repeat(2 * binds, number)
+        packed = folder_inputs - binds
+        _repeat(packed if packed > 1 else 0, number)
+        outputs += folder_outputs
+    if header.read(1) != b"\x0c":
+        raise IndexError("no unpacked sizes")
+    return max(_repeat(outputs, number), default=0)
+
+
+def _repeat(count: int, number: Callable[[], int]) -> list[int]:
+    # A count that lies runs into the end of the header, which raises IndexError.
+    return [number() for _ in range(count)]
+
+
+def _7z_number(file: BinaryIO) -> int:
+    # As many bytes follow as the first one has leading ones; its other bits are the highest.
+    first = file.read(1)[0]
+    extra = 8 - (first ^ 0xFF).bit_length()
+    low = file.read(extra)
+    if len(low) < extra:
+        raise IndexError("header ends in a number")
+    return int.from_bytes(low, "little") | (first & 0x7F >> extra) << 8 * extra
 
 
 def _support(what: str) -> Any:

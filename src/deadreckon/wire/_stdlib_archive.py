@@ -13,6 +13,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -48,14 +49,12 @@ _ERRORS = (
     lzma.LZMAError,
     zlib.error,
     EOFError,
-    gzip.BadGzipFile,
     # What these modules let out for mutated headers (test_mutated).
     ValueError,
     OverflowError,
     IndexError,
     NotImplementedError,
-    UnicodeError,
-    RuntimeError,
+    struct.error,
 )
 
 
@@ -170,6 +169,7 @@ class _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._content = _nothing
         self._raw.close()
 
     def bytes_read(self) -> int:
@@ -251,7 +251,7 @@ class StreamReader(_Reader):
             self._content = self._single
             yield Entry(None)
             return
-        ends: list[Exception] = []
+        ends: list[tuple[str, str]] = []
 
         class Info(tarfile.TarInfo):
             @classmethod
@@ -259,7 +259,7 @@ class StreamReader(_Reader):
                 try:
                     info = super().frombuf(buf, encoding, errors)
                 except tarfile.TarError as e:
-                    ends.append(e)
+                    ends.append((type(e).__name__, str(e)))
                     raise
                 if info.type in b"xgXLK" and info.size > TAR_TEXT_BYTES:
                     raise Damaged("an extended header is too large", fatal=True)
@@ -286,8 +286,8 @@ class StreamReader(_Reader):
         except _ERRORS as e:
             raise self._damage(e) from e
         # tarfile takes an unreadable header after the first for the end.
-        if ends and type(ends[-1]).__name__ not in {"EOFHeaderError", "EmptyHeaderError"}:
-            raise self._damage(ends[-1])
+        if ends and ends[-1][0] not in {"EOFHeaderError", "EmptyHeaderError"}:
+            raise Damaged(ends[-1][1], fatal=True)
 
     def _single(self) -> _Peeked:
         return self._file

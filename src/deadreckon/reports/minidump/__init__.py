@@ -9,6 +9,7 @@ structure costs what it would have said, and a diagnostic; only a dump in which 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deadreckon.errors import LimitExceeded, Malformed, Unsupported
@@ -80,10 +81,7 @@ def read(data: bytes | memoryview | mmap, limits: ReportLimits) -> RawCrash:
     for stream_type, read_stream in _READERS:
         stream = dump.streams.get(stream_type)
         if stream is not None:
-            try:
-                read_stream(reading, stream)
-            except Malformed as e:
-                dump.note("stream_malformed", str(e), {"stream": stream.name, **e.where()})
+            dump.attempt(stream.name, partial(read_stream, reading, stream))
     crash.memory = streams.memory_map(reading)
     extensions.main_module_name(reading)
     _threads(reading)

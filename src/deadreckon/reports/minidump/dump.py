@@ -14,8 +14,8 @@ from deadreckon.reports.minidump.layouts import (
     MINIDUMP_HEADER,
     MINIDUMP_SIGNATURE,
     MINIDUMP_VERSION,
+    STREAM_NAMES,
     StreamType,
-    stream_name,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Dump:
         for stream_type, size, start in MINIDUMP_DIRECTORY.iter_unpack(entries):
             if stream_type == StreamType.UnusedStream:
                 continue
-            name = stream_name(stream_type)
+            name = STREAM_NAMES.get(stream_type) or hex(stream_type)
             if start + size > self.size:
                 self.note(
                     "stream_malformed",

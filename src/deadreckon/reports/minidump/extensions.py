@@ -6,6 +6,7 @@ Sources: Breakpad ``minidump_format.h`` (MD_LINUX_* hold the files of the same n
 
 from __future__ import annotations
 
+import itertools
 import re
 from struct import iter_unpack
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from uuid import UUID
 
 import numpy as np
 
-from deadreckon.errors import Malformed
 from deadreckon.model.crash import Module, Regions
 from deadreckon.reports.minidump import layouts
 from deadreckon.reports.minidump.dump import Stream
@@ -51,27 +51,30 @@ def assertion_info(reading: Reading, stream: Stream) -> None:
 def linux_maps(reading: Reading, stream: Stream) -> None:
     """Read MD_LINUX_MAPS (/proc/self/maps) into regions, and into modules where the dump has no module list."""
     dump, crash = reading.dump, reading.crash
+    wanted = not crash.modules
     rows: list[tuple[int, int, int]] = []
     files: list[tuple[int, int, str]] = []
-    text = bytes(dump.span(stream.name, stream.rva, stream.size))
-    for count, match in enumerate(_MAPS_LINE.finditer(text)):
-        if count >= dump.limits.max_regions:
-            dump.within(stream.name, count + 1, count)
-            break
+    text = dump.taken(stream.rva, stream.size)
+    lines = dump.within(stream.name, text.count(b"\n"), dump.limits.max_regions)
+    for match in itertools.islice(_MAPS_LINE.finditer(text), lines + 1):
         start, end, permissions, path = match.groups()
         first, last = int(start, 16), int(end, 16)
-        rows.append((first, last, sum(bit for bit, c in ((1, b"r"), (2, b"w"), (4, b"x")) if c in permissions)))
-        if path.startswith(b"/"):
-            files.append((first, last, path.decode("utf-8", "replace")))
+        rows.append((first, last, _MAPS_ACCESS.get(permissions, 0)))
+        if wanted and path.startswith(b"/"):
+            files.append((first, last, path[: dump.limits.max_string_bytes].decode("utf-8", "replace")))
+    if len(rows) < lines:
+        dump.note("stream_malformed", f"{lines - len(rows)} of {lines} lines are no mappings", {"stream": stream.name})
     if rows:
         crash.regions = Regions.from_ranges(rows)
-    if not crash.modules:
+    if wanted:
         crash.modules = list(_mapped_files(sorted(files), dump.limits.max_modules))
         for module in crash.modules:
             module.arch = crash.arch
 
 
-_MAPS_LINE = re.compile(rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) +([^ ]{4}) +[^ ]+ +[^ ]+ +[^ \n]+ *(.{0,4096})$", re.MULTILINE)
+# start-end permissions offset device inode path
+_MAPS_LINE = re.compile(rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) (\S{3})\S \S+ \S+ \d+ *(.*)$", re.MULTILINE)
+_MAPS_ACCESS = {bytes(p): sum(1 << i for i in range(3) if p[i] != 45) for p in itertools.product(b"r-", b"w-", b"x-")}
 
 
 def _mapped_files(files: list[tuple[int, int, str]], limit: int) -> Iterator[Module]:
@@ -94,10 +97,12 @@ def linux_cmd_line(reading: Reading, stream: Stream) -> None:
     reading.crash.attributes["cmdline"] = text.replace("\0", " ")
 
 
+_MAX_ENVIRON = 4 << 20
+
+
 def linux_environ(reading: Reading, stream: Stream) -> None:
     """Count the variables of MD_LINUX_ENVIRON. Their values stay where they are: they may hold secrets."""
-    view = reading.dump.buffer[stream.rva : stream.rva + stream.size]
-    used = view != 0
+    used = reading.dump.buffer[stream.rva : stream.rva + min(stream.size, _MAX_ENVIRON)] != 0
     # A variable ends where a NUL, or nothing, follows another byte.
     count = int(np.count_nonzero(used[:-1] & ~used[1:])) + int(used[-1]) if len(used) else 0
     reading.crash.attributes["environ_count"] = str(count)
@@ -133,7 +138,7 @@ def linux_cpu_info(reading: Reading, stream: Stream) -> None:
 
 
 def linux_proc_status(reading: Reading, stream: Stream) -> None:
-    """Read MD_LINUX_PROC_STATUS (/proc/self/status). Its name is cut to 15 characters, so the module list's is better."""
+    """Read MD_LINUX_PROC_STATUS (/proc/self/status). Its name is cut to 15 characters: the module list's is better."""
     crash = reading.crash
     for key, value in _colon_lines(reading.dump, stream):
         if key == "Pid" and crash.pid is None and value.isdecimal() and len(value) <= 10:
@@ -213,7 +218,7 @@ def _module_annotations(dump: Dump, size: int, rva: int) -> Iterator[tuple[str, 
     """Read MinidumpModuleCrashpadInfo: a list without keys, a dictionary, and typed objects."""
     fields = dump.unpack("MinidumpModuleCrashpadInfo", layouts.MinidumpModuleCrashpadInfo, rva, size)
     _, list_size, list_rva, simple_size, simple_rva = fields
-    texts = [dump.utf8(text) for text in _list(dump, list_size, list_rva, layouts.RVA)]
+    texts = [dump.utf8(text) for (text,) in _list(dump, list_size, list_rva, layouts.MinidumpRVAList)]
     if texts:
         yield "annotations", "\n".join(texts)
     yield from _dictionary(dump, simple_size, simple_rva)

@@ -53,12 +53,7 @@ class StreamType(IntEnum):
     MozSoftErrors = 0x4D7A0004
 
 
-def stream_name(stream_type: int) -> str:
-    """Return a stream's name in its header, the number in hex for a stream that is not read here."""
-    try:
-        return StreamType(stream_type).name
-    except ValueError:
-        return f"{stream_type:#x}"
+STREAM_NAMES: dict[int, str] = {stream.value: stream.name for stream in StreamType}
 
 
 class ProcessorArchitecture(IntEnum):
@@ -213,4 +208,4 @@ MinidumpModuleCrashpadInfo = Struct("<IIIII")  # version, list_annotations, simp
 LOCATION = Struct("<II")  # annotation_objects, which writers before 2017 don't have
 MinidumpAnnotation = np.dtype([("name", "<u4"), ("type", "<u2"), ("reserved", "<u2"), ("value", "<u4")])
 ANNOTATION_TYPE_STRING = 1
-RVA = np.dtype("<u4")
+MinidumpRVAList = np.dtype([("children", "<u4")])

@@ -21,6 +21,11 @@ DUMP_REQUESTED = "DUMP_REQUESTED"
 """Type of an exception that is none: the program asked for a dump and went on."""
 
 
+def _names(text: str, first: int = 1) -> dict[int, str]:
+    """Give the words of a text their numbers: a table of names without gaps."""
+    return dict(enumerate(text.split(), first))
+
+
 class Reason(NamedTuple):
     """Why a process stopped: ``type`` (SIGSEGV), what qualifies it (SEGV_MAPERR), and the address it was about."""
 
@@ -40,9 +45,7 @@ class Reason(NamedTuple):
 _REQUESTED = frozenset({0, 0xFFFF_FFFF, 0x4350_7378, 0x0517_A7ED})
 
 
-def reason(
-    os_name: str | None, arch: Arch, code: int, flags: int, address: int, information: Sequence[int]
-) -> Reason:
+def reason(os_name: str | None, arch: Arch, code: int, flags: int, address: int, information: Sequence[int]) -> Reason:
     """Name an exception record; ``information`` holds its parameters. Unknown numbers are given in hex."""
     if code in _REQUESTED:
         return Reason(DUMP_REQUESTED)
@@ -102,24 +105,29 @@ _WINDOWS = {
     0xE06D_7363: "UNHANDLED_CPP_EXCEPTION",
 }
 
-# FAST_FAIL_*, the first argument of __fastfail; None is a number that winnt.h leaves out.
-_FAST_FAIL: Sequence[str | None] = (
-    *"LEGACY_GS_VIOLATION VTGUARD_CHECK_FAILURE STACK_COOKIE_CHECK_FAILURE CORRUPT_LIST_ENTRY INCORRECT_STACK".split(),
-    *"INVALID_ARG GS_COOKIE_INIT FATAL_APP_EXIT RANGE_CHECK_FAILURE UNSAFE_REGISTRY_ACCESS".split(),
-    *"GUARD_ICALL_CHECK_FAILURE GUARD_WRITE_CHECK_FAILURE INVALID_FIBER_SWITCH INVALID_SET_OF_CONTEXT".split(),
-    *("INVALID_REFERENCE_COUNT", None, None, None),
-    *"INVALID_JUMP_BUFFER MRDATA_MODIFIED CERTIFICATION_FAILURE INVALID_EXCEPTION_CHAIN CRYPTO_LIBRARY".split(),
-    *"INVALID_CALL_IN_DLL_CALLOUT INVALID_IMAGE_BASE DLOAD_PROTECTION_FAILURE UNSAFE_EXTENSION_CALL".split(),
-    *"DEPRECATED_SERVICE_INVOKED INVALID_BUFFER_ACCESS INVALID_BALANCED_TREE INVALID_NEXT_THREAD".split(),
-    *"GUARD_ICALL_CHECK_SUPPRESSED APCS_DISABLED INVALID_IDLE_STATE MRDATA_PROTECTION_FAILURE".split(),
-    *"UNEXPECTED_HEAP_EXCEPTION INVALID_LOCK_STATE GUARD_JUMPTABLE INVALID_LONGJUMP_TARGET".split(),
-    *"INVALID_DISPATCH_CONTEXT INVALID_THREAD INVALID_SYSCALL_NUMBER INVALID_FILE_OPERATION LPAC_ACCESS_DENIED".split(),
-    *"GUARD_SS_FAILURE LOADER_CONTINUITY_FAILURE GUARD_EXPORT_SUPPRESSION_FAILURE INVALID_CONTROL_STACK".split(),
-    *"SET_CONTEXT_DENIED INVALID_IAT HEAP_METADATA_CORRUPTION PAYLOAD_RESTRICTION_VIOLATION".split(),
-    *"LOW_LABEL_ACCESS_DENIED ENCLAVE_CALL_FAILURE UNHANDLED_LSS_EXCEPTON ADMINLESS_ACCESS_DENIED".split(),
-    *"UNEXPECTED_CALL CONTROL_INVALID_RETURN_ADDRESS UNEXPECTED_HOST_BEHAVIOR FLAGS_CORRUPTION VEH_CORRUPTION".split(),
-    *"ETW_CORRUPTION RIO_ABORT INVALID_PFN GUARD_ICALL_CHECK_FAILURE_XFG CAST_GUARD HOST_VISIBILITY_CHANGE".split(),
-    *"KERNEL_CET_SHADOW_STACK_ASSIST PATCH_CALLBACK_FAILED NTDLL_PATCH_FAILED INVALID_FLS_DATA".split(),
+# FAST_FAIL_*, the first argument of __fastfail.
+_FAST_FAIL = _names(
+    """
+    LEGACY_GS_VIOLATION VTGUARD_CHECK_FAILURE STACK_COOKIE_CHECK_FAILURE CORRUPT_LIST_ENTRY INCORRECT_STACK INVALID_ARG
+    GS_COOKIE_INIT FATAL_APP_EXIT RANGE_CHECK_FAILURE UNSAFE_REGISTRY_ACCESS GUARD_ICALL_CHECK_FAILURE
+    GUARD_WRITE_CHECK_FAILURE INVALID_FIBER_SWITCH INVALID_SET_OF_CONTEXT INVALID_REFERENCE_COUNT
+    """,
+    0,
+) | _names(
+    """
+    INVALID_JUMP_BUFFER MRDATA_MODIFIED CERTIFICATION_FAILURE INVALID_EXCEPTION_CHAIN CRYPTO_LIBRARY
+    INVALID_CALL_IN_DLL_CALLOUT INVALID_IMAGE_BASE DLOAD_PROTECTION_FAILURE UNSAFE_EXTENSION_CALL
+    DEPRECATED_SERVICE_INVOKED INVALID_BUFFER_ACCESS INVALID_BALANCED_TREE INVALID_NEXT_THREAD
+    GUARD_ICALL_CHECK_SUPPRESSED APCS_DISABLED INVALID_IDLE_STATE MRDATA_PROTECTION_FAILURE UNEXPECTED_HEAP_EXCEPTION
+    INVALID_LOCK_STATE GUARD_JUMPTABLE INVALID_LONGJUMP_TARGET INVALID_DISPATCH_CONTEXT INVALID_THREAD
+    INVALID_SYSCALL_NUMBER INVALID_FILE_OPERATION LPAC_ACCESS_DENIED GUARD_SS_FAILURE LOADER_CONTINUITY_FAILURE
+    GUARD_EXPORT_SUPPRESSION_FAILURE INVALID_CONTROL_STACK SET_CONTEXT_DENIED INVALID_IAT HEAP_METADATA_CORRUPTION
+    PAYLOAD_RESTRICTION_VIOLATION LOW_LABEL_ACCESS_DENIED ENCLAVE_CALL_FAILURE UNHANDLED_LSS_EXCEPTON
+    ADMINLESS_ACCESS_DENIED UNEXPECTED_CALL CONTROL_INVALID_RETURN_ADDRESS UNEXPECTED_HOST_BEHAVIOR FLAGS_CORRUPTION
+    VEH_CORRUPTION ETW_CORRUPTION RIO_ABORT INVALID_PFN GUARD_ICALL_CHECK_FAILURE_XFG CAST_GUARD
+    HOST_VISIBILITY_CHANGE KERNEL_CET_SHADOW_STACK_ASSIST PATCH_CALLBACK_FAILED NTDLL_PATCH_FAILED INVALID_FLS_DATA
+    """,
+    18,
 )
 
 
@@ -131,7 +139,7 @@ def _windows(code: int, address: int, information: Sequence[int]) -> Reason:
         detail = _windows_name(status) if status else ""
         return Reason(f"{name}_{kind}" if kind else name, detail, information[1])
     if code == 0xC000_0409 and information:
-        known = _FAST_FAIL[information[0]] if information[0] < len(_FAST_FAIL) else None
+        known = _FAST_FAIL.get(information[0])
         return Reason(name, f"FAST_FAIL_{known}" if known else hex(information[0]), address)
     return Reason(name, "", address)
 
@@ -154,21 +162,25 @@ def _windows_name(code: int) -> str:
     return f"{code:#010x}"
 
 
-_SIGNALS = (
-    "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM "
-    "SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO "
-    "SIGPWR SIGSYS"
-).split()
+_SIGNALS = _names(
+    """
+    SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM
+    SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO
+    SIGPWR SIGSYS
+    """,
+)
 _SI_CODES = {
-    "SIGILL": "ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC ILL_PRVREG ILL_COPROC ILL_BADSTK".split(),
-    "SIGFPE": "FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES FPE_FLTINV FPE_FLTSUB".split(),
-    "SIGSEGV": (
-        "SEGV_MAPERR SEGV_ACCERR SEGV_BNDERR SEGV_PKUERR SEGV_ACCADI SEGV_ADIDERR SEGV_ADIPERR SEGV_MTEAERR "
-        "SEGV_MTESERR SEGV_CPERR"
-    ).split(),
-    "SIGBUS": "BUS_ADRALN BUS_ADRERR BUS_OBJERR BUS_MCEERR_AR BUS_MCEERR_AO".split(),
-    "SIGTRAP": "TRAP_BRKPT TRAP_TRACE TRAP_BRANCH TRAP_HWBKPT TRAP_UNK TRAP_PERF".split(),
-    "SIGSYS": ["SYS_SECCOMP", "SYS_USER_DISPATCH"],
+    "SIGILL": _names("ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC ILL_PRVREG ILL_COPROC ILL_BADSTK"),
+    "SIGFPE": _names("FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES FPE_FLTINV FPE_FLTSUB"),
+    "SIGSEGV": _names(
+        """
+        SEGV_MAPERR SEGV_ACCERR SEGV_BNDERR SEGV_PKUERR SEGV_ACCADI SEGV_ADIDERR SEGV_ADIPERR SEGV_MTEAERR SEGV_MTESERR
+        SEGV_CPERR
+        """,
+    ),
+    "SIGBUS": _names("BUS_ADRALN BUS_ADRERR BUS_OBJERR BUS_MCEERR_AR BUS_MCEERR_AO"),
+    "SIGTRAP": _names("TRAP_BRKPT TRAP_TRACE TRAP_BRANCH TRAP_HWBKPT TRAP_UNK TRAP_PERF"),
+    "SIGSYS": _names("SYS_SECCOMP SYS_USER_DISPATCH"),
 }
 _SI_GENERAL = {
     0x80: "SI_KERNEL",
@@ -186,11 +198,10 @@ _FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"})
 
 def _signal(code: int, flags: int, address: int) -> Reason:
     """Name a Linux or Android signal: ``code`` is si_signo, ``flags`` si_code, ``address`` si_addr."""
-    name = _SIGNALS[code - 1] if 1 <= code <= len(_SIGNALS) else f"{code:#010x}"
+    name = _SIGNALS.get(code, f"{code:#010x}")
     si_code = flags - (1 << 32) if flags >> 31 else flags
-    codes = _SI_CODES.get(name, [])
-    # Zero would be SI_USER, but Breakpad wrote 0 for every signal until 2017: linux_null_read_av.dmp.
-    detail = codes[si_code - 1] if 1 <= si_code <= len(codes) else _SI_GENERAL.get(si_code, "")
+    detail = _SI_CODES.get(name, {}).get(si_code) or _SI_GENERAL.get(si_code, "")
+    # Zero would be SI_USER, but older Breakpad writers leave it 0 whatever happened: linux_null_read_av.dmp.
     if not detail and si_code:
         detail = f"si_code {si_code}"
     # Other signals have the sender's pid and uid where these have si_addr: linux_raise_sigabrt.dmp says
@@ -198,10 +209,12 @@ def _signal(code: int, flags: int, address: int) -> Reason:
     return Reason(name, detail, address if name in _FAULTS and si_code >= 0 else None)
 
 
-_MACH = (
-    "EXC_BAD_ACCESS EXC_BAD_INSTRUCTION EXC_ARITHMETIC EXC_EMULATION EXC_SOFTWARE EXC_BREAKPOINT EXC_SYSCALL "
-    "EXC_MACH_SYSCALL EXC_RPC_ALERT EXC_CRASH EXC_RESOURCE EXC_GUARD EXC_CORPSE_NOTIFY"
-).split()
+_MACH = _names(
+    """
+    EXC_BAD_ACCESS EXC_BAD_INSTRUCTION EXC_ARITHMETIC EXC_EMULATION EXC_SOFTWARE EXC_BREAKPOINT EXC_SYSCALL
+    EXC_MACH_SYSCALL EXC_RPC_ALERT EXC_CRASH EXC_RESOURCE EXC_GUARD EXC_CORPSE_NOTIFY
+    """,
+)
 _MACH_CODES = {
     "EXC_BAD_ACCESS": {
         1: "KERN_INVALID_ADDRESS",
@@ -229,16 +242,12 @@ _MACH_CODES_X86 = {
         13: "EXC_I386_GPFLT",
         17: "EXC_I386_ALIGNFLT",
     },
-    "EXC_ARITHMETIC": {
-        1: "EXC_I386_DIV",
-        2: "EXC_I386_INTO",
-        3: "EXC_I386_NOEXT",
-        4: "EXC_I386_EXTOVR",
-        5: "EXC_I386_EXTERR",
-        6: "EXC_I386_EMERR",
-        7: "EXC_I386_BOUND",
-        8: "EXC_I386_SSEEXTERR",
-    },
+    "EXC_ARITHMETIC": _names(
+        """
+        EXC_I386_DIV EXC_I386_INTO EXC_I386_NOEXT EXC_I386_EXTOVR EXC_I386_EXTERR EXC_I386_EMERR EXC_I386_BOUND
+        EXC_I386_SSEEXTERR
+        """,
+    ),
     "EXC_BREAKPOINT": {1: "EXC_I386_SGL", 2: "EXC_I386_BPT"},
 }
 _MACH_CODES_ARM = {
@@ -250,38 +259,25 @@ _MACH_CODES_ARM = {
         0x105: "EXC_ARM_PAC_FAIL",
     },
     "EXC_BAD_INSTRUCTION": {1: "EXC_ARM_UNDEFINED"},
-    "EXC_ARITHMETIC": {
-        0: "EXC_ARM_FP_UNDEFINED",
-        1: "EXC_ARM_FP_IO",
-        2: "EXC_ARM_FP_DZ",
-        3: "EXC_ARM_FP_OF",
-        4: "EXC_ARM_FP_UF",
-        5: "EXC_ARM_FP_IX",
-        6: "EXC_ARM_FP_ID",
-    },
+    "EXC_ARITHMETIC": _names(
+        "EXC_ARM_FP_UNDEFINED EXC_ARM_FP_IO EXC_ARM_FP_DZ EXC_ARM_FP_OF EXC_ARM_FP_UF EXC_ARM_FP_IX EXC_ARM_FP_ID", 0
+    ),
     "EXC_BREAKPOINT": {1: "EXC_ARM_BREAKPOINT", 0x101: "EXC_ARM_DA_ALIGN", 0x102: "EXC_ARM_DA_DEBUG"},
 }
-_MACH_RESOURCES = {1: "RESOURCE_TYPE_CPU", 2: "RESOURCE_TYPE_WAKEUPS", 3: "RESOURCE_TYPE_MEMORY", 4: "RESOURCE_TYPE_IO"}
-_MACH_GUARDS = {
-    1: "GUARD_TYPE_MACH_PORT",
-    2: "GUARD_TYPE_FD",
-    3: "GUARD_TYPE_USER",
-    4: "GUARD_TYPE_VN",
-    5: "GUARD_TYPE_VIRT_MEMORY",
-}
-_DARWIN_SIGNALS = {
-    **dict(enumerate("SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGEMT SIGFPE SIGKILL SIGBUS SIGSEGV SIGSYS".split(), 1)),
-    13: "SIGPIPE",
-    14: "SIGALRM",
-    15: "SIGTERM",
-}
+_MACH_RESOURCES = _names("RESOURCE_TYPE_CPU RESOURCE_TYPE_WAKEUPS RESOURCE_TYPE_MEMORY RESOURCE_TYPE_IO")
+_MACH_GUARDS = _names("GUARD_TYPE_MACH_PORT GUARD_TYPE_FD GUARD_TYPE_USER GUARD_TYPE_VN GUARD_TYPE_VIRT_MEMORY")
+_DARWIN_SIGNALS = _names(
+    """
+    SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGEMT SIGFPE SIGKILL SIGBUS SIGSEGV SIGSYS SIGPIPE SIGALRM SIGTERM
+    """,
+)
 
 
 def _mach(arch: Arch, code: int, flags: int, address: int) -> Reason:
     """Name a Mach exception: ``code`` is EXC_*, ``flags`` the low half of its first code."""
     if code == 0x4350_6E78:  # "CPnx", Crashpad's kMachExceptionFromNSException: minidump_crashpad_annotation.dmp.
         return Reason("NSException", "", address)
-    name = _MACH[code - 1] if 1 <= code <= len(_MACH) else f"{code:#010x}"
+    name = _MACH.get(code, f"{code:#010x}")
     if name == "EXC_RESOURCE":
         detail = _MACH_RESOURCES.get(flags >> 29)
     elif name == "EXC_GUARD":

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     StreamReader = Callable[["Reading", Stream], None]
 
-__all__ = ["Exception_", "Reading", "Thread", "basename", "memory_map"]
+__all__ = ["ExceptionStream", "Reading", "Thread", "basename", "memory_map"]
 
 
 @dataclass(slots=True)
-class Exception_:  # noqa: N801
+class ExceptionStream:
     """MINIDUMP_EXCEPTION_STREAM; ``context`` is the (size, rva) of the registers at the crash."""
 
     thread_id: int
@@ -58,7 +58,7 @@ class Reading:
 
     dump: Dump
     crash: RawCrash
-    exception: Exception_ | None = None
+    exception: ExceptionStream | None = None
     threads: list[Thread] = field(default_factory=list)
     thread_names: dict[int, str] = field(default_factory=dict)
     dump_thread: int | None = None
@@ -108,7 +108,7 @@ def system_info(reading: Reading, stream: Stream) -> None:
 def _uname(version: str | None, csd: str) -> tuple[str | None, str | None]:
     """Split CSDVersion of a Linux dump into the kernel's release and its build.
 
-    Breakpad leaves the numbers 0 and writes ``uname -srvm`` there ("Linux 3.13.0-53-generic #89-Ubuntu SMP ... x86_64");
+    Breakpad leaves the numbers 0 and writes ``uname -srvm`` there ("Linux 3.13.0-53-generic #89-Ubuntu ... x86_64");
     Crashpad writes the numbers, and what follows them in the release first ("-1rodete2-amd64 #1 SMP ... x86_64"):
     linux_inline.dmp.
     """
@@ -180,10 +180,12 @@ def modules(reading: Reading, stream: Stream) -> None:
             {"stream": stream.name, "offset": stream.rva, "got": len(damaged)},
         )
     if found:
-        # The executable comes first in most dumps; Crashpad's for iOS has dyld there, but marks what is a program.
-        programs = np.flatnonzero(version_info["dwFileType"] == layouts.VFT_APP)
-        main = found[programs[0] if len(programs) else 0]
-        crash.process_name = basename(main.code_file) or None
+        main = 0
+        if os_name in {"macOS", "iOS"}:
+            # Elsewhere the executable comes first. Crashpad's iOS dumps begin with dyld, but say what is a program:
+            # minidump_crashpad_annotation.dmp. (On Windows some libraries say it too.)
+            main = int(np.argmax(version_info["dwFileType"] == layouts.VFT_APP))
+        crash.process_name = basename(found[main].code_file) or None
     crash.modules = _placed(dump, stream, found)
 
 
@@ -280,7 +282,7 @@ def exception(reading: Reading, stream: Stream) -> None:
     """Read ExceptionStream."""
     fields = reading.dump.unpack(stream.name, layouts.MINIDUMP_EXCEPTION_STREAM, stream.rva, stream.size)
     thread_id, code, flags, _, address, count, *rest = fields
-    reading.exception = Exception_(
+    reading.exception = ExceptionStream(
         thread_id, code, flags, address, tuple(rest[: min(count, 15)]), context=(rest[15], rest[16])
     )
 

@@ -1,0 +1,540 @@
+"""The one place where the stages meet: bytes in, events out.
+
+::
+
+    bytes -> wire.archive -> reports -> RawCrash -> symbols -> unwind -> symbolicate -> grouping -> Event
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deadreckon import objects, reports
+from deadreckon.config import Config
+from deadreckon.errors import DeadreckonError, LimitExceeded, Malformed, MissingDependency, UnknownFormat, Unsupported
+from deadreckon.model.event import (
+    SCHEMA,
+    Attachment,
+    Diagnostic,
+    Event,
+    ExceptionInfo,
+    ModuleInfo,
+    OsInfo,
+    ProcessInfo,
+    Source,
+    Thread,
+)
+from deadreckon.symbols.sources import SymbolPath, resolve
+from deadreckon.symbols.store import Added, SymbolStore
+from deadreckon.wire import archive
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from deadreckon.model.crash import Module, RawCrash
+    from deadreckon.symbolicate.native import ModuleSymbols
+    from deadreckon.symbols.store import ModuleTables
+
+__all__ = ["Engine", "process"]
+
+Data = bytes | mmap.mmap
+_IN_MEMORY = 64 << 20
+_RESOLVED = 65_536
+_MISSING_SECONDS = 30.0
+"""How long a module without symbols is not looked for again; another process may import them meanwhile."""
+
+
+@dataclass(slots=True)
+class _Crash:
+    """One crash input, out of whatever held it."""
+
+    data: Data
+    name: str | None
+    container: list[str] = field(default_factory=list)
+    symbols: list[SymbolPath] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Resolved:
+    """A module's tables and symbols, kept from one crash to the next."""
+
+    tables: ModuleTables | None
+    symbols: ModuleSymbols
+    problems: list[str]
+    until: float = math.inf
+
+
+class Engine:
+    """Processes crashes with warm tables. Safe to use from several threads; survives a fork.
+
+    Use as a context manager, or call ``close`` to end the helper process that builds tables.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config()
+        self.store = SymbolStore(self.config)
+        self._paths: dict[str, SymbolPath] = {}
+        self._resolved: dict[tuple[Any, ...], _Resolved] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the helper process; the engine may be used again afterwards."""
+        self.store.close()
+
+    def process(
+        self,
+        source: str | os.PathLike[str] | bytes | memoryview,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        symbols: Sequence[str] = (),
+        attributes: dict[str, str] | None = None,
+    ) -> Event:
+        """Return the event of one crash: a path (str or PathLike) or the report's bytes.
+
+        Of an archive that holds several, the first one's. An input that can't be read gives an event with status
+        ``unreadable`` or ``unsupported``, never an exception.
+        """
+        return next(
+            self.process_all(source, name=name, kind=kind, symbols=symbols, attributes=attributes)
+        )  # There is always one.
+
+    def process_file(
+        self,
+        path: str,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        attributes: dict[str, str] | None = None,
+        symbols: Sequence[str] = (),
+        event_id: str | None = None,
+    ) -> list[Event]:
+        """Return the events of all crashes in a file; ``event_id`` is given to the first one."""
+        events = list(self.process_all(path, name=name, kind=kind, attributes=attributes, symbols=symbols))
+        if event_id is not None:
+            events[0].event_id = event_id
+        return events
+
+    def process_many(
+        self, sources: Iterable[str | os.PathLike[str] | bytes | memoryview], *, symbols: Sequence[str] = ()
+    ) -> Iterator[Event]:
+        """Yield the events of many inputs, in their order, over warm tables."""
+        for source in sources:
+            yield from self.process_all(source, symbols=symbols)
+
+    def add_symbols(self, source: str | os.PathLike[str] | bytes) -> list[Added]:
+        """Import debug files into the store: a file, a directory or an archive of them, by path or as bytes."""
+        with self._lock:
+            self._resolved.clear()
+        if isinstance(source, bytes):
+            with self._spooled(source) as path:
+                return self._add(path)
+        return self._add(os.fspath(source))
+
+    def process_all(
+        self,
+        source: str | os.PathLike[str] | bytes | memoryview,
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        symbols: Sequence[str] = (),
+        attributes: dict[str, str] | None = None,
+    ) -> Iterator[Event]:
+        """Yield the event of every crash in an input, at least one; see ``process``."""
+        label = name if name is not None else None if isinstance(source, bytes | memoryview) else os.fspath(source)
+        with tempfile.TemporaryDirectory(dir=self._temporary()) as scratch:
+            try:
+                data = _content(source)
+                paths = [self._symbol_path(path, scratch) for path in symbols]
+                for crash in self._crashes(data, label, kind, scratch):
+                    yield self._event(crash, kind, crash.symbols + paths, attributes)
+            except DeadreckonError as e:
+                yield _unreadable(label, e, _size(source))
+            except OSError as e:
+                yield _unreadable(label, e, None)
+
+    # -- inputs -------------------------------------------------------------------------------------------------------
+
+    def _temporary(self) -> str | None:
+        """Return the store's scratch directory, None (the system's) where the store can't be written to."""
+        try:
+            return str(self.store.temporary)
+        except OSError:
+            return None
+
+    @contextmanager
+    def _spooled(self, data: bytes) -> Iterator[str]:
+        with tempfile.TemporaryDirectory(dir=self._temporary()) as scratch:
+            path = Path(scratch) / "data"
+            path.write_bytes(data)
+            yield str(path)
+
+    def _crashes(self, data: Data, name: str | None, kind: str | None, scratch: str) -> Iterator[_Crash]:
+        """Yield the crashes in an input: itself, or those in an archive, with the symbols that lie beside them."""
+        if not len(data):
+            raise UnknownFormat("the input is empty")
+        head = bytes(data[: reports.HEAD_BYTES])
+        if kind or reports.detect(head) is not None:
+            yield _Crash(data, name)
+            return
+        if objects.sniff(head) is not None:
+            raise UnknownFormat(f"this is a debug file or an executable ({objects.sniff(head)}), not a crash")
+        if archive.sniff(head) is None:
+            raise UnknownFormat(f"no reader recognises it; it starts with {head[:16]!r}")
+        crashes: list[_Crash] = []
+        problems: list[Diagnostic] = []
+        attachments: list[Attachment] = []
+        found_symbols = False
+        held = 0
+        members = archive.unpack(
+            data, self.config.archive, name=os.path.basename(name or "archive"), spool_dir=scratch, problems=problems  # noqa: PTH119
+        )
+        directory = Path(scratch) / "symbols"
+        for at, member in enumerate(members):
+            start = bytes(member.data[: reports.HEAD_BYTES])
+            if reports.detect(start) is not None:
+                content = member.data
+                held += len(content)
+                if held > _IN_MEMORY and isinstance(content, bytes):
+                    content = _mapped(content, scratch)
+                crashes.append(_Crash(content, member.name, list(member.container)))
+            elif objects.sniff(start) is not None:
+                found_symbols = True
+                directory.mkdir(exist_ok=True)
+                with (directory / f"{at}").open("wb") as out:
+                    shutil.copyfileobj(_Reader(member.data), out)
+            else:
+                attachments.append(Attachment(name=member.name, size=len(member.data)))
+        if not crashes:
+            detail = "; ".join(f"{p.code}: {p.message}" for p in problems[:3])
+            raise UnknownFormat("the archive holds no crash report" + (f" ({detail})" if detail else ""))
+        paths = [SymbolPath(str(directory), self.store, self.config.symbols.max_scan_files)] if found_symbols else []
+        for crash in crashes:
+            crash.symbols = paths
+            crash.problems = list(problems)
+            if len(crashes) == 1:
+                crash.attachments = attachments
+            yield crash
+
+    def _symbol_path(self, path: str, scratch: str) -> SymbolPath:
+        """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call."""
+        known = self._paths.get(path)
+        if known is not None:
+            return known
+        if os.path.isfile(path):  # noqa: PTH113
+            with open(path, "rb") as file:  # noqa: PTH123
+                head = file.read(reports.HEAD_BYTES)
+            if objects.sniff(head) is None and archive.sniff(head) is not None:
+                directory = tempfile.mkdtemp(dir=scratch)
+                for at, member in enumerate(self._debug_files(path)):
+                    with (Path(directory) / str(at)).open("wb") as out:
+                        shutil.copyfileobj(_Reader(member.data), out)
+                return SymbolPath(directory, self.store, self.config.symbols.max_scan_files)
+        elif not os.path.isdir(path):  # noqa: PTH112
+            raise UnknownFormat(f"--symbols {path}: no such file or directory")
+        found = self._paths[path] = SymbolPath(path, self.store, self.config.symbols.max_scan_files)
+        return found
+
+    def _debug_files(self, path: str, problems: list[Diagnostic] | None = None) -> Iterator[archive.Member]:
+        noted: list[Diagnostic] = [] if problems is None else problems
+        members = archive.unpack(
+            path, self.config.archive, name=os.path.basename(path), spool_dir=self._temporary(), problems=noted  # noqa: PTH119
+        )
+        return (m for m in members if objects.sniff(bytes(m.data[:64])) is not None)
+
+    def _add(self, path: str) -> list[Added]:
+        if os.path.isdir(path):  # noqa: PTH112
+            files = [os.path.join(d, f) for d, _, names in sorted(os.walk(path)) for f in sorted(names)]  # noqa: PTH118
+            return [a for f in files for a in self._add(f) if a.objects or a.problem]
+        try:
+            with open(path, "rb") as file:  # noqa: PTH123
+                head = file.read(reports.HEAD_BYTES)
+        except OSError as e:
+            return [Added(path, problem=f"{path}: {e.strerror}")]
+        if objects.sniff(head) is not None:
+            return [self.store.add(path)]
+        if archive.sniff(head) is None:
+            return []
+        results = []
+        problems: list[Diagnostic] = []
+        try:
+            for member in self._debug_files(path, problems):
+                with self._spooled(bytes(member.data)) as spooled:
+                    added = self.store.add(spooled)
+                added.path = f"{path}:{member.name}"
+                results.append(added)
+        except DeadreckonError as e:
+            results.append(Added(path, problem=f"{path}: {e}"))
+        results.extend(Added(path, problem=f"{path}: {p.code}: {p.message}") for p in problems)
+        return results
+
+    # -- one crash ----------------------------------------------------------------------------------------------------
+
+    def _event(
+        self, crash: _Crash, kind: str | None, paths: list[SymbolPath], attributes: dict[str, str] | None
+    ) -> Event:
+        data = crash.data
+        form = reports.detect(bytes(data[: reports.HEAD_BYTES]), kind)
+        assert form is not None
+        digest = hashlib.sha256(data).hexdigest()
+        source = Source(
+            format=form.name,
+            name=os.path.basename(crash.name) if crash.name else None,  # noqa: PTH119
+            size=len(data),
+            sha256=digest,
+            container=crash.container or None,
+        )
+        try:
+            if len(data) > self.config.report.max_bytes:
+                raise LimitExceeded("report.max_bytes", self.config.report.max_bytes, len(data))
+            raw = reports.read(form, memoryview(data), self.config.report)
+        except DeadreckonError as e:
+            event = _unreadable(crash.name, e, len(data))
+            event.source, event.event_id = source, digest[:32]
+            event.diagnostics = [*crash.problems, *(event.diagnostics or [])]
+            return event
+        raw.diagnostics[:0] = crash.problems
+        if attributes:
+            raw.attributes.update(attributes)
+        event = self._describe(raw, source, digest, crash.attachments)
+        self._resolve_stacks(raw, paths, event)
+        _conclude(event, raw)
+        return event
+
+    def _describe(self, raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
+        """Return an event with all that needs no symbols."""
+        return Event(
+            schema=SCHEMA,
+            event_id=raw.event_id or digest[:32],
+            status="ok",
+            source=source,
+            timestamp=_rfc3339(raw.timestamp),
+            platform=raw.platform,
+            level="fatal" if any(t.crashed for t in raw.threads) else None,
+            os=OsInfo(name=raw.os_name, version=raw.os_version, build=raw.os_build),
+            arch=str(raw.arch),
+            process=ProcessInfo(name=raw.process_name, pid=raw.pid, uptime_s=raw.uptime_s),
+            exceptions=[
+                ExceptionInfo(
+                    type=e.type,
+                    value=e.value or None,
+                    code=None if e.code is None else hex(e.code),
+                    address=None if e.address is None else hex(e.address),
+                    mechanism=e.mechanism,
+                    thread_id=e.thread_id,
+                )
+                for e in raw.exceptions
+            ]
+            or None,
+            attributes=dict(raw.attributes) or None,
+            attachments=attachments or None,
+        )
+
+    def _resolve_stacks(self, raw: RawCrash, paths: list[SymbolPath], event: Event) -> None:
+        """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
+        from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
+        from deadreckon.symbolicate.native import ModuleSymbols, symbolicate  # noqa: PLC0415
+        from deadreckon.unwind.walk import modules_on_stacks, unwind  # noqa: PLC0415
+
+        unused = _Resolved(None, ModuleSymbols(None, "unused"), [])
+        resolved = [unused] * len(raw.modules)
+        for index in modules_on_stacks(raw).tolist():
+            resolved[index] = self._module(raw.modules[index], paths)
+        tables = [(r.tables.sym, r.tables.rules) if r.tables else None for r in resolved]
+        table, stops = unwind(raw, tables, self.config.unwind)
+        stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved])
+        frames_of = dict(zip(numbers, stacks, strict=True))
+        used = set(table.module.tolist())
+        event.threads = []
+        for number, thread in enumerate(raw.threads):
+            frames = frames_of.get(number)
+            for frame in frames or ():
+                frame.in_app = in_app(frame)
+            shown = thread.registers.as_hex() if thread.registers is not None else None
+            event.threads.append(
+                Thread(id=thread.id, name=thread.name, crashed=thread.crashed, registers=shown, frames=frames)
+            )
+            if thread.registers is None and not thread.frames:
+                raw.diagnostics.append(
+                    Diagnostic(
+                        code="context_missing",
+                        severity="warning",
+                        stage="unwind",
+                        message=f"thread {thread.id} has no readable registers",
+                        where={"thread": thread.id},
+                    )
+                )
+            elif thread.crashed and stops[number] not in {"end of stack", "base function"}:
+                raw.diagnostics.append(
+                    Diagnostic(
+                        code="frame_limit" if stops[number] == "frame limit" else "unwind_stopped",
+                        severity="info",
+                        stage="unwind",
+                        message=f"the crashed thread's stack ends early: {stops[number]}",
+                        where={"thread": thread.id, "frames": len(frames or ())},
+                    )
+                )
+        event.modules = []
+        for index, module in enumerate(raw.modules):
+            found = resolved[index]
+            state = found.symbols.state if index in used else "unused"
+            event.modules.append(_module_info(module, state))
+            if index not in used:
+                continue
+            raw.diagnostics.extend(
+                Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=problem)
+                for problem in (found.problems if state in {"found", "malformed"} else ())
+            )
+            if state in {"missing", "mismatch"}:
+                raw.diagnostics.append(
+                    Diagnostic(
+                        code=f"symbols_{state}",
+                        severity="info",
+                        stage="symbols",
+                        message="; ".join(found.problems) or f"no debug file for {module.code_file or 'a module'}",
+                        where={"module": module.code_file, "debug_id": module.debug_id or "none"},
+                    )
+                )
+
+    def _module(self, module: Module, paths: list[SymbolPath]) -> _Resolved:
+        """Return a module's tables, found once for every crash that has the same build of it."""
+        from deadreckon.symbolicate.native import ModuleSymbols  # noqa: PLC0415
+
+        key = (module.debug_id, module.code_id, module.debug_file, module.code_file, *(p.path for p in paths))
+        with self._lock:
+            known = self._resolved.get(key)
+        if known is not None and time.monotonic() < known.until:
+            return known
+        answer = resolve(module, paths, self.store)
+        tables = answer.tables
+        found = _Resolved(tables, ModuleSymbols(tables.sym if tables else None, answer.state), answer.problems)
+        if tables is None:
+            found.until = time.monotonic() + _MISSING_SECONDS
+        with self._lock:
+            if len(self._resolved) >= _RESOLVED:
+                self._resolved.clear()
+            self._resolved[key] = found
+        return found
+
+
+def process(
+    source: str | os.PathLike[str] | bytes, *, symbols: Sequence[str] = (), config: Config | None = None
+) -> Event:
+    """Process one crash: a path or the report's bytes; ``symbols`` are debug files or directories of them."""
+    with Engine(config) as engine:
+        return engine.process(source, symbols=symbols)
+
+
+class _Reader:
+    """The ``read`` of a file over bytes or a map, for shutil.copyfileobj, without copying it whole."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        block = bytes(self._data[self._at : self._at + size])
+        self._at += len(block)
+        return block
+
+
+def _content(source: str | os.PathLike[str] | bytes | memoryview) -> Data:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, memoryview):
+        return source.tobytes()
+    with open(source, "rb") as file:  # noqa: PTH123
+        if os.fstat(file.fileno()).st_size == 0:
+            return file.read()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _size(source: str | os.PathLike[str] | bytes | memoryview) -> int | None:
+    if isinstance(source, bytes | memoryview):
+        return len(source)
+    try:
+        return os.stat(source).st_size  # noqa: PTH116
+    except OSError:
+        return None
+
+
+def _mapped(data: bytes, scratch: str) -> mmap.mmap:
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        file.write(data)
+        file.flush()
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _unreadable(name: str | None, error: Exception, size: int | None) -> Event:
+    code = error.code if isinstance(error, DeadreckonError) else "unreadable"
+    message = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    where = error.where() if isinstance(error, Malformed) else None
+    if isinstance(error, LimitExceeded):
+        where = {"limit": error.limit, "allowed": str(error.allowed)}
+    if isinstance(error, MissingDependency):
+        code = "unreadable"
+    return Event(
+        schema=SCHEMA,
+        event_id=hashlib.sha256(f"unreadable\0{name}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32],
+        status="unsupported" if isinstance(error, Unsupported) else "unreadable",
+        source=Source(format="unknown", name=os.path.basename(name) if name else None, size=size),  # noqa: PTH119
+        diagnostics=[
+            Diagnostic(code=code, severity="error", stage="read", message=message, where=where or None)
+        ],
+    )
+
+
+def _module_info(module: Module, state: str) -> ModuleInfo:
+    return ModuleInfo(
+        code_file=module.code_file or None,
+        code_id=module.code_id,
+        debug_file=module.debug_file,
+        debug_id=module.debug_id,
+        image_addr=hex(module.image_addr),
+        image_size=module.image_size,
+        arch=str(module.arch) if module.arch != "unknown" else None,
+        symbols=state,
+    )
+
+
+def _rfc3339(timestamp: float | None) -> str | None:
+    if timestamp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _conclude(event: Event, raw: RawCrash) -> None:
+    """Add what needs the whole event: fingerprint, title, status."""
+    from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit  # noqa: PLC0415
+
+    event.fingerprint = fingerprint(event)
+    event.title, event.culprit = title_and_culprit(event)
+    event.diagnostics = raw.diagnostics or None
+    if any(d.severity != "info" for d in raw.diagnostics):
+        event.status = "degraded"

@@ -1,0 +1,194 @@
+"""Processors and programs for the worker's tests; importable, so that worker processes find them by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deadreckon.config import Config, WorkerConfig
+from deadreckon.model.event import Diagnostic, Event, Source
+from deadreckon.worker.runner import Processor, work
+from deadreckon.worker.spool import Job, Spool, jobs_retry, submit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def event_of(content: bytes) -> Event:
+    return Event(
+        schema="deadreckon.event/1",
+        event_id=hashlib.md5(content).hexdigest(),
+        status="ok",
+        source=Source(format="stub", size=len(content)),
+        message=content.decode(),
+    )
+
+
+def stub(config: Config) -> Processor:
+    """Do what the crash file says."""
+    del config
+    return obey
+
+
+def obey(job: Job) -> list[Event]:
+    content = Path(job.paths("crash")[0]).read_bytes()
+    order, _, argument = content.decode().partition(" ")
+    match order:
+        case "sleep":
+            time.sleep(float(argument.split()[0]))
+        case "exit":
+            os._exit(int(argument))
+        case "kill":
+            os.kill(os.getpid(), signal.Signals[argument])
+        case "hang":
+            # As native code does: no Python handler runs.
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGALRM})
+            while True:
+                time.sleep(60)
+        case "allocate":
+            list(b"x" * (1 << 40))
+        case "bug":
+            raise ValueError(argument)
+        case "disk":
+            raise OSError(28, argument)
+        case "garbage":
+            event = event_of(content)
+            event.status = "unreadable"
+            event.diagnostics = [Diagnostic(code="unknown_format", severity="error", message="what is this")]
+            return [event]
+    return [event_of(content)]
+
+
+def broken(config: Config) -> Processor:
+    """Fail before any job is taken."""
+    raise RuntimeError(f"no engine for {config.store!r}")
+
+
+def supervise() -> None:
+    """Run a worker as the command line does; the arguments are JSON."""
+    from deadreckon.worker.supervisor import run
+
+    told: dict[str, Any] = json.loads(sys.argv[1])
+    config = Config(worker=WorkerConfig(**told.pop("worker", {})))
+    summary = run(told.pop("jobdir"), config, processor=globals()[told.pop("processor", "stub")], **told)
+    sys.stdout.write(json.dumps(asdict(summary)))
+
+
+def race() -> None:
+    """Claim and conclude all there is, starting with the others; tell what was claimed."""
+    jobdir = Path(sys.argv[1])
+    spool = Spool(jobdir)
+    (jobdir / f"ready-{os.getpid()}").touch()
+    while not (jobdir / "go").exists():
+        time.sleep(0.001)
+    mine = []
+    while lease := spool.claim():
+        mine.append(lease.job)
+        spool.ack(lease, obey(spool.load(lease)))
+    spool.close()
+    sys.stdout.write(json.dumps(mine))
+
+
+ORDERS = ["fine 1", "fine 2", "bug 3", "disk 4", "garbage 5"]
+DONE = {"fine 1", "fine 2", "fine 6", "fine 7"}
+FAILED = {"bug 3", "disk 4", "garbage 5"}
+
+
+def stop_everywhere() -> None:
+    """Kill a worker before each of its steps in the file system in turn, and let another one recover.
+
+    Steps are audit events, so none is forgotten. Prints the number of steps and what was wrong after any.
+    """
+    base = Path(sys.argv[1])
+    keep_input = bool(int(sys.argv[2]))
+    config = WorkerConfig(max_attempts=5, keep_input=keep_input)
+    remaining = -1
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal remaining
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if remaining >= 0 and (writes or event in {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "fcntl.flock"}):
+            if remaining == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            remaining -= 1
+
+    sys.addaudithook(count)
+    wrong: list[str] = []
+    for step in range(10_000):
+        jobdir = base / str(step)
+        for order in ORDERS:
+            submit(jobdir, [("crash", order.encode())])
+        bare = jobdir / "new" / "bare"
+        bare.write_bytes(b"fine 6")
+        os.utime(bare, (1, 1))
+        (jobdir / "new" / "shard").mkdir()
+        submit(jobdir / "other", [("crash", b"fine 7")])
+        next((jobdir / "other" / "new").iterdir()).rename(jobdir / "new" / "shard" / "seven")
+        pid = os.fork()
+        if pid == 0:
+            remaining = step
+            try:
+                _live(jobdir, config)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        _recover(jobdir, config)
+        wrong += (f"step {step}: {problem}" for problem in _problems(jobdir, keep_input))
+        if status == 0:
+            sys.stdout.write(json.dumps({"steps": step, "wrong": wrong}))
+            return
+
+
+def _live(jobdir: Path, config: WorkerConfig) -> None:
+    """Go through all a worker can do: claim, give back, done, failed, retried by hand, reclaim what another left."""
+    with Spool(jobdir, config) as spool:
+        spool.claim()
+        spool.close()
+        _conclude_some(spool, 9)
+        jobs_retry(jobdir)
+        other = Spool(jobdir, config)
+        other.claim()
+        os.close(other._lock)  # As if killed.
+        spool.reclaim()
+        _conclude_some(spool, 3)
+
+
+def _recover(jobdir: Path, config: WorkerConfig) -> None:
+    with Spool(jobdir, config) as spool:
+        spool.reclaim()
+        _conclude_some(spool, 1000)
+
+
+def _conclude_some(spool: Spool, number: int) -> None:
+    outcomes: list[str] = []
+    work(spool, obey, wait=lambda _: len(outcomes) >= number, end=outcomes.append, once=True)
+
+
+def _problems(jobdir: Path, keep_input: bool) -> Iterator[str]:
+    done = list((jobdir / "done").iterdir())
+    failed = list((jobdir / "failed").iterdir())
+    if (left := sorted(p.name for p in (jobdir / "new").iterdir())) != ["shard"]:
+        yield f"left in new: {left}"
+    if left := [str(p) for p in (jobdir / "active").rglob("*")]:
+        yield f"left in active: {left}"
+    messages = []
+    for case in done:
+        lines = (case / "event.jsonl").read_bytes().splitlines()
+        messages += [json.loads(line)["message"] for line in lines]
+        if (case / "input").exists() != keep_input:
+            yield f"input of {case.name}: kept is {not keep_input}"
+    if sorted(messages) != sorted(DONE):
+        yield f"done: {messages}"
+    inputs = []
+    for case in failed:
+        json.loads((case / "diagnostics.json").read_bytes())
+        inputs.append((case / "input" / "crash").read_text())
+    if sorted(inputs) != sorted(FAILED):
+        yield f"failed: {inputs}"
