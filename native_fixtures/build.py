@@ -29,14 +29,16 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import core_to_minidump
 from core_to_minidump import Core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "src"
@@ -83,8 +85,7 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    architecture.name: architecture
-    for architecture in (Architecture("x86_64", gdb_architecture="i386:x86-64"),)
+    architecture.name: architecture for architecture in (Architecture("x86_64", gdb_architecture="i386:x86-64"),)
 }
 """A further architecture is a further row, and one in ``core_to_minidump.MACHINES``."""
 
@@ -268,9 +269,7 @@ DEMO_FILES = ("crashy", "crashy.debug", "dumps/templates.dmp", "dumps/threads.dm
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
     """Run a tool, and return its standard output."""
-    finished = subprocess.run(
-        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    finished = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise BuildError(f"{' '.join(map(str, command))}\n{finished.stdout}{finished.stderr}")
     return finished.stdout
@@ -332,9 +331,7 @@ class Builder:
             flags += (*map(str, libraries), "-Wl,-rpath,$ORIGIN")
         return [self.link(variant, program, variant.sources, flags), *libraries]
 
-    def link(
-        self, variant: Variant, binary: Path, sources: Sequence[str], flags: Sequence[str]
-    ) -> Path:
+    def link(self, variant: Variant, binary: Path, sources: Sequence[str], flags: Sequence[str]) -> Path:
         """Compile `sources` and link them into `binary`."""
         objects = []
         for source in sources:
@@ -397,9 +394,7 @@ class Builder:
             return {}
         return {path.stem: path.read_text() for path in target.glob("breakpad/*/*/*.sym")}
 
-    def write_breakpad_symbols(
-        self, variant: Variant, binary: Path, target: Path, saved: Mapping[str, str]
-    ) -> None:
+    def write_breakpad_symbols(self, variant: Variant, binary: Path, target: Path, saved: Mapping[str, str]) -> None:
         """Write a binary's Breakpad symbols in the layout of a symbol store."""
         remade = run(self.dump_syms, "-d", binary) if self.dump_syms else None
         text = remade or saved.get(binary.name, "")
@@ -473,9 +468,7 @@ class Builder:
         names = re.findall(r"^thread (\d+) (\w+)$", output, re.MULTILINE)
         return cores[0], {int(tid): name for tid, name in names}, self.core_source
 
-    def ask_gdb(
-        self, core: Core, core_path: Path, program: Path, thread_names: Mapping[int, str]
-    ) -> dict[str, Any]:
+    def ask_gdb(self, core: Core, core_path: Path, program: Path, thread_names: Mapping[int, str]) -> dict[str, Any]:
         """The true stacks, from gdb and the unstripped program."""
         answer = self.scratch / "truth.json"
         answer.unlink(missing_ok=True)
@@ -529,9 +522,7 @@ class Builder:
         check_neutral(path.name, data)
         if len(data) > LARGE_FILE:
             raise BuildError(f"{path.name}: {len(data)} bytes are too many to commit")
-        self.entries.append(
-            manifest_entry(path, kind, variant.name, self.architecture.name, details)
-        )
+        self.entries.append(manifest_entry(path, kind, variant.name, self.architecture.name, details))
 
 
 def build_id(architecture: Architecture, binary: Path) -> bytes:
@@ -607,9 +598,7 @@ def without_vdso_paths(core: Core) -> bytes:
     if area is None:
         return core.data
     start, end = area.core_offset, area.core_offset + area.core_size
-    image = re.sub(
-        rb"(?<=\0)/[\w./+-]{4,}(?=\0)", lambda found: bytes(len(found[0])), core.data[start:end]
-    )
+    image = re.sub(rb"(?<=\0)/[\w./+-]{4,}(?=\0)", lambda found: bytes(len(found[0])), core.data[start:end])
     return core.data[:start] + image + core.data[end:]
 
 
@@ -682,10 +671,7 @@ def private_paths() -> tuple[bytes, ...]:
     """
     paths = {f"{path}/" for path in (HERE, HERE.parent, Path.home(), tempfile.gettempdir())}
     return tuple(
-        path.encode(encoding)
-        for path in sorted(paths)
-        if len(path) > 1
-        for encoding in ("utf-8", "utf-16-le")
+        path.encode(encoding) for path in sorted(paths) if len(path) > 1 for encoding in ("utf-8", "utf-16-le")
     )
 
 
@@ -777,21 +763,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="auto",
         help="who writes the cores (default: the kernel, where it can)",
     )
-    parser.add_argument(
-        "--dump-syms", type=Path, help="Breakpad's dump_syms, to remake the Breakpad symbols"
-    )
+    parser.add_argument("--dump-syms", type=Path, help="Breakpad's dump_syms, to remake the Breakpad symbols")
     options = parser.parse_args(arguments)
     try:
         with (
             tempfile.TemporaryDirectory() as scratch,
-            plain_core_pattern() as core_source,
+            plain_core_pattern() as detected,
             run_root(),
         ):
-            if options.core_source != "auto":
-                core_source = options.core_source
-            builder = Builder(
-                ARCHITECTURES[options.arch], Path(scratch), core_source, options.dump_syms
-            )
+            core_source = detected if options.core_source == "auto" else options.core_source
+            builder = Builder(ARCHITECTURES[options.arch], Path(scratch), core_source, options.dump_syms)
             builder.build_all()
             demo = write_demo(builder) if options.arch == "x86_64" else []
             write_manifest(builder, demo)

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import argparse
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 PT_LOAD = 1
 PT_NOTE = 4
@@ -118,10 +121,10 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-def _slots(first: int, format: str, names: str) -> dict[str, Slot]:
+def _slots(first: int, form: str, names: str) -> dict[str, Slot]:
     """Consecutive slots for the space-separated `names`."""
-    step = struct.calcsize(format)
-    return {name: Slot(first + i * step, format) for i, name in enumerate(_words(names))}
+    step = struct.calcsize(form)
+    return {name: Slot(first + i * step, form) for i, name in enumerate(_words(names))}
 
 
 X86_64 = Machine(
@@ -658,12 +661,8 @@ def convert(
     misc = struct.pack("<IIIIII", 24, MISC1_PROCESS_ID, core.process_id, 0, 0, 0)
     writer.stream(MISC_INFO, misc)
     named = [(thread.tid, names[thread.tid]) for thread in threads if thread.tid in names]
-    writer.stream(
-        THREAD_NAMES, counted([struct.pack("<IQ", tid, writer.string(name)) for tid, name in named])
-    )
-    writer.stream(
-        BREAKPAD_INFO, struct.pack("<III", BREAKPAD_INFO_REQUESTING_THREAD, 0, crashed.tid)
-    )
+    writer.stream(THREAD_NAMES, counted([struct.pack("<IQ", tid, writer.string(name)) for tid, name in named]))
+    writer.stream(BREAKPAD_INFO, struct.pack("<III", BREAKPAD_INFO_REQUESTING_THREAD, 0, crashed.tid))
     writer.stream(LINUX_CMD_LINE, core.command_line)
     writer.stream(LINUX_AUXV, core.auxv)
     writer.stream(LINUX_MAPS, core.maps().encode())
@@ -699,9 +698,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Convert a Linux ELF core file into a minidump.")
     parser.add_argument("core", type=Path, help="ELF core file")
     parser.add_argument("minidump", type=Path, help="file to write")
-    parser.add_argument(
-        "--sysroot", type=Path, default=Path("/"), help="where the mapped files are (default: /)"
-    )
+    parser.add_argument("--sysroot", type=Path, default=Path("/"), help="where the mapped files are (default: /)")
     parser.add_argument(
         "--thread-name",
         type=_thread_name,
@@ -721,9 +718,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         core = Core.parse(options.core.read_bytes(), options.sysroot)
-        dump = convert(
-            core, dict(options.thread_name), options.memory, int(options.core.stat().st_mtime)
-        )
+        dump = convert(core, dict(options.thread_name), options.memory, int(options.core.stat().st_mtime))
     except (ConversionError, struct.error) as error:
         parser.exit(1, f"{options.core}: {error}\n")
     options.minidump.write_bytes(dump)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,19 +59,31 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     def store(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--store", metavar="DIR", help="symbol store (default: $DEADRECKON_STORE, else the user's cache)")
+        added.add_argument(
+            "--store", metavar="DIR", help="symbol store (default: $DEADRECKON_STORE, else the user's cache)"
+        )
         added.add_argument("--config", metavar="FILE", help="settings, as TOML")
 
     added = command("process", _process, "Turn crash reports into events, one JSON line each.")
-    added.add_argument("inputs", nargs="+", metavar="INPUT", help="crash file, archive or directory of them, or - for stdin")
-    added.add_argument("--symbols", action="append", default=[], metavar="PATH", help="debug file, archive or directory")
-    added.add_argument("--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them")
+    added.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="crash file, archive or directory of them, or - for stdin"
+    )
+    added.add_argument(
+        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive or directory"
+    )
+    added.add_argument(
+        "--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them"
+    )
     added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
     added.add_argument("-o", "--output", metavar="PATH", help="write there instead of to standard output")
-    added.add_argument("--attr", action="append", default=[], metavar="K=V", type=_pair, help="add an attribute to every event")
+    added.add_argument(
+        "--attr", action="append", default=[], metavar="K=V", type=_pair, help="add an attribute to every event"
+    )
     added.add_argument("--kind", metavar="FORMAT", help="the inputs' format, where it must not be detected")
     added.add_argument("--strict", action="store_true", help="exit 1 if any event is degraded")
-    added.add_argument("--explain-grouping", action="store_true", help="show which frames made the fingerprint, and why")
+    added.add_argument(
+        "--explain-grouping", action="store_true", help="show which frames made the fingerprint, and why"
+    )
     store(added)
 
     added = command("lookup", _lookup, "Print function, file and line for module-relative addresses.")
@@ -154,11 +166,11 @@ def _inputs(paths: Sequence[str]) -> Iterator[str]:
     import os
 
     for path in paths:
-        if path != "-" and os.path.isdir(path):  # noqa: PTH112
+        if path != "-" and os.path.isdir(path):
             for directory, names, files in os.walk(path):
                 names.sort()
                 for name in sorted(files):
-                    yield os.path.join(directory, name)  # noqa: PTH118
+                    yield os.path.join(directory, name)
         else:
             yield path
 
@@ -172,7 +184,7 @@ def _process(options: argparse.Namespace) -> int:
     if options.kind:
         reports.detect(b"", options.kind)
     for path in options.symbols:
-        if not os.path.exists(path):  # noqa: PTH110
+        if not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
     code = OK
@@ -208,9 +220,9 @@ class _Output:
     def __init__(self, path: str | None) -> None:
         self._path = path
 
-    def __enter__(self) -> _Output:
+    def __enter__(self) -> Self:
         self._temporary = f"{self._path}.tmp" if self._path else None
-        self._file = open(self._temporary, "wb") if self._temporary else sys.stdout.buffer  # noqa: PTH123, SIM115
+        self._file = open(self._temporary, "wb") if self._temporary else sys.stdout.buffer
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -220,9 +232,9 @@ class _Output:
 
             self._file.close()
             if kind is None:
-                os.replace(self._temporary, self._path)  # noqa: PTH105
+                os.replace(self._temporary, self._path)
             else:
-                os.unlink(self._temporary)  # noqa: PTH108
+                os.unlink(self._temporary)
 
     def write(self, event: Event, *, text: bool, explain_grouping: bool) -> None:
         if text:
@@ -238,7 +250,7 @@ class _Output:
 class _Progress:
     """One line on a terminal's standard error once work has taken two seconds; nothing elsewhere."""
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         import time
 
         self._clock = time.monotonic
@@ -275,9 +287,9 @@ def _lookup(options: argparse.Namespace) -> int:
     texts = options.addresses or [line.strip() for line in sys.stdin if line.strip()]
     try:
         addresses = [int(t, 16) for t in texts]
-        if any(not 0 <= a < 1 << 64 for a in addresses):
-            raise ValueError(texts)
     except ValueError:
+        addresses = [-1]
+    if any(not 0 <= a < 1 << 64 for a in addresses):
         return _fail("lookup: addresses are hex numbers relative to the module", USAGE)
     store = SymbolStore(_config(options))
     try:
@@ -324,7 +336,9 @@ def _symbols(options: argparse.Namespace) -> int:
             for added in results:
                 progress.step()
                 for o in added.objects:
-                    print(f"{o['debug_id']} {o['arch']} {o['format']} {o['ranges']} ranges {o['rows']} unwind rows {added.path}")
+                    print(
+                        f"{o['debug_id']} {o['arch']} {o['format']} {o['ranges']} ranges {o['rows']} unwind rows {added.path}"
+                    )
                 if added.problem:
                     code = _fail(added.problem, UNREADABLE)
     return code

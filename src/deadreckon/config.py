@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["ArchiveLimits", "Config", "ReportLimits", "SymbolLimits", "UnwindLimits", "WorkerConfig", "load", "store_path"]
+__all__ = [
+    "ArchiveLimits",
+    "Config",
+    "ReportLimits",
+    "SymbolLimits",
+    "UnwindLimits",
+    "WorkerConfig",
+    "load",
+    "store_path",
+]
 
 MiB = 1 << 20
 GiB = 1 << 30
@@ -100,8 +109,8 @@ def store_path(config: Config) -> str:
         return config.store
     if chosen := os.environ.get("DEADRECKON_STORE"):
         return chosen
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
-    return os.path.join(cache, "deadreckon")  # noqa: PTH118
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "deadreckon")
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:

@@ -15,12 +15,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from deadreckon import objects, reports
 from deadreckon.config import Config
@@ -42,6 +41,7 @@ from deadreckon.symbols.store import Added, SymbolStore
 from deadreckon.wire import archive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
 
     from deadreckon.model.crash import Module, RawCrash
@@ -92,7 +92,7 @@ class Engine:
         self._resolved: dict[tuple[Any, ...], _Resolved] = {}
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -210,7 +210,11 @@ class Engine:
         found_symbols = False
         held = 0
         members = archive.unpack(
-            data, self.config.archive, name=os.path.basename(name or "archive"), spool_dir=scratch, problems=problems  # noqa: PTH119
+            data,
+            self.config.archive,
+            name=os.path.basename(name or "archive"),
+            spool_dir=scratch,
+            problems=problems,
         )
         directory = Path(scratch) / "symbols"
         for at, member in enumerate(members):
@@ -244,8 +248,8 @@ class Engine:
         known = self._paths.get(path)
         if known is not None:
             return known
-        if os.path.isfile(path):  # noqa: PTH113
-            with open(path, "rb") as file:  # noqa: PTH123
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
                 head = file.read(reports.HEAD_BYTES)
             if objects.sniff(head) is None and archive.sniff(head) is not None:
                 directory = tempfile.mkdtemp(dir=scratch)
@@ -253,7 +257,7 @@ class Engine:
                     with (Path(directory) / str(at)).open("wb") as out:
                         shutil.copyfileobj(_Reader(member.data), out)
                 return SymbolPath(directory, self.store, self.config.symbols.max_scan_files)
-        elif not os.path.isdir(path):  # noqa: PTH112
+        elif not os.path.isdir(path):
             raise UnknownFormat(f"--symbols {path}: no such file or directory")
         found = self._paths[path] = SymbolPath(path, self.store, self.config.symbols.max_scan_files)
         return found
@@ -261,16 +265,20 @@ class Engine:
     def _debug_files(self, path: str, problems: list[Diagnostic] | None = None) -> Iterator[archive.Member]:
         noted: list[Diagnostic] = [] if problems is None else problems
         members = archive.unpack(
-            path, self.config.archive, name=os.path.basename(path), spool_dir=self._temporary(), problems=noted  # noqa: PTH119
+            path,
+            self.config.archive,
+            name=os.path.basename(path),
+            spool_dir=self._temporary(),
+            problems=noted,
         )
         return (m for m in members if objects.sniff(bytes(m.data[:64])) is not None)
 
     def _add(self, path: str) -> list[Added]:
-        if os.path.isdir(path):  # noqa: PTH112
-            files = [os.path.join(d, f) for d, _, names in sorted(os.walk(path)) for f in sorted(names)]  # noqa: PTH118
+        if os.path.isdir(path):
+            files = [os.path.join(d, f) for d, _, names in sorted(os.walk(path)) for f in sorted(names)]
             return [a for f in files for a in self._add(f) if a.objects or a.problem]
         try:
-            with open(path, "rb") as file:  # noqa: PTH123
+            with open(path, "rb") as file:
                 head = file.read(reports.HEAD_BYTES)
         except OSError as e:
             return [Added(path, problem=f"{path}: {e.strerror}")]
@@ -302,7 +310,7 @@ class Engine:
         digest = hashlib.sha256(data).hexdigest()
         source = Source(
             format=form.name,
-            name=os.path.basename(crash.name) if crash.name else None,  # noqa: PTH119
+            name=os.path.basename(crash.name) if crash.name else None,
             size=len(data),
             sha256=digest,
             container=crash.container or None,
@@ -466,7 +474,7 @@ def _content(source: str | os.PathLike[str] | bytes | memoryview) -> Data:
         return source
     if isinstance(source, memoryview):
         return source.tobytes()
-    with open(source, "rb") as file:  # noqa: PTH123
+    with open(source, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return file.read()
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -476,7 +484,7 @@ def _size(source: str | os.PathLike[str] | bytes | memoryview) -> int | None:
     if isinstance(source, bytes | memoryview):
         return len(source)
     try:
-        return os.stat(source).st_size  # noqa: PTH116
+        return os.stat(source).st_size
     except OSError:
         return None
 
@@ -500,10 +508,8 @@ def _unreadable(name: str | None, error: Exception, size: int | None) -> Event:
         schema=SCHEMA,
         event_id=hashlib.sha256(f"unreadable\0{name}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32],
         status="unsupported" if isinstance(error, Unsupported) else "unreadable",
-        source=Source(format="unknown", name=os.path.basename(name) if name else None, size=size),  # noqa: PTH119
-        diagnostics=[
-            Diagnostic(code=code, severity="error", stage="read", message=message, where=where or None)
-        ],
+        source=Source(format="unknown", name=os.path.basename(name) if name else None, size=size),
+        diagnostics=[Diagnostic(code=code, severity="error", stage="read", message=message, where=where or None)],
     )
 
 

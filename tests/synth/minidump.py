@@ -52,7 +52,25 @@ def location(label: str) -> list[Item]:
 
 def context_amd64(registers: Mapping[str, int], extra: int = 0) -> bytes:
     """Return a CONTEXT of x86-64, with ``extra`` bytes of extended state after it."""
-    order = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
+    order = [
+        "rax",
+        "rcx",
+        "rdx",
+        "rbx",
+        "rsp",
+        "rbp",
+        "rsi",
+        "rdi",
+        "r8",
+        "r9",
+        "r10",
+        "r11",
+        "r12",
+        "r13",
+        "r14",
+        "r15",
+        "rip",
+    ]
     out = bytearray(1232 + extra)
     out[48:52] = u32(0x10001F)
     out[120 : 120 + 8 * 17] = u64(*(registers.get(name, 0) for name in order))
@@ -61,7 +79,7 @@ def context_amd64(registers: Mapping[str, int], extra: int = 0) -> bytes:
 
 def context_x86(registers: Mapping[str, int]) -> bytes:
     """Return a CONTEXT of x86."""
-    order = "edi esi ebx edx ecx eax ebp eip cs eflags esp ss".split()
+    order = ["edi", "esi", "ebx", "edx", "ecx", "eax", "ebp", "eip", "cs", "eflags", "esp", "ss"]
     out = bytearray(716)
     out[0:4] = u32(0x1003F)
     out[156 : 156 + 48] = u32(*(registers.get(name, 0) for name in order))

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def jobdir(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a function of worker_stubs as a program; what still runs at the end of the test is killed."""
+    """Start a function of synth.worker as a program; what still runs at the end of the test is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def program(function: str, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", f"import worker_stubs; worker_stubs.{function}()", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(HERE)}
+        command = [sys.executable, "-c", f"from synth import worker; worker.{function}()", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TESTS
         )
         started.append(process)
         return process

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from worker_stubs import event_of, obey
 
 from deadreckon.config import WorkerConfig
 from deadreckon.errors import ConfigError, DeadreckonError, SpoolError
@@ -22,6 +21,7 @@ from deadreckon.model.event import Diagnostic, decode_event
 from deadreckon.worker import spool as spool_module
 from deadreckon.worker.runner import work
 from deadreckon.worker.spool import Lease, Spool, jobs_purge, jobs_retry, jobs_status, submit
+from synth.worker import event_of, obey
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import worker_stubs
-from worker_stubs import event_of
 
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.errors import SpoolError
 from deadreckon.model.event import encode_event
 from deadreckon.worker.spool import Spool, submit
 from deadreckon.worker.supervisor import Summary, run
+from synth import worker as worker_stubs
+from synth.worker import event_of
 
 Supervise = Callable[..., subprocess.Popen[str]]
 

@@ -1,4 +1,4 @@
-"""An event as people read it on a terminal. Strings come from crashed programs: control characters are shown, not sent."""
+"""An event as people read it on a terminal. Its strings come from crashed programs: control characters are escaped."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def _lines(event: Event, explain_grouping: bool) -> Iterator[str]:  # noqa: FBT0
         yield ""
         yield f"modules on the stacks ({len(event.modules or ())} loaded)"
         for module in used:
-            yield safe(f"  {module.image_addr}  {module.symbols:<10} {module.code_file or '?'}  {module.debug_id or ''}")
+            yield safe(
+                f"  {module.image_addr}  {module.symbols:<10} {module.code_file or '?'}  {module.debug_id or ''}"
+            )
     if event.diagnostics:
         yield ""
         yield "diagnostics"

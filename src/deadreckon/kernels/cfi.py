@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from numba import types
 
 from deadreckon.kernels._jit import array, kernel
@@ -57,7 +56,7 @@ _ROWS_FULL, _RULES_FULL, _FUEL_SPENT = -1, -2, -3
 
 
 @kernel()
-def _uleb(data, at, end):  # type: ignore[no-untyped-def]
+def _uleb(data, at, end):
     """Return (value, next offset); next is -1 where the number runs past ``end`` or past 64 bits."""
     value = np.uint64(0)
     shift = np.uint64(0)
@@ -73,7 +72,7 @@ def _uleb(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _sleb(data, at, end):  # type: ignore[no-untyped-def]
+def _sleb(data, at, end):
     """Return (value, next offset) of a signed LEB128; next is -1 on error."""
     value = np.uint64(0)
     shift = np.uint64(0)
@@ -91,7 +90,7 @@ def _sleb(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _fixed(data, at, size):  # type: ignore[no-untyped-def]
+def _fixed(data, at, size):
     """Return ``size`` bytes at ``at`` as a little-endian u64; the caller has checked the bounds."""
     value = np.uint64(0)
     for i in range(size):
@@ -100,7 +99,7 @@ def _fixed(data, at, size):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _pointer(data, at, end, enc, pointer_size, section_addr, text_addr, data_addr):  # type: ignore[no-untyped-def]
+def _pointer(data, at, end, enc, pointer_size, section_addr, text_addr, data_addr):
     """Return (address, next offset) of a pointer in a DW_EH_PE encoding; next is -1 on error."""
     form = enc & 0x0F
     start = at
@@ -143,7 +142,7 @@ def _pointer(data, at, end, enc, pointer_size, section_addr, text_addr, data_add
 
 
 @kernel()
-def _read_cie(data, at, end, pointer_size, row):  # type: ignore[no-untyped-def]
+def _read_cie(data, at, end, pointer_size, row):
     """Fill a CIE's columns from its version byte on; returns False where it can't be used."""
     version = data[at]
     at += 1
@@ -219,7 +218,7 @@ def _read_cie(data, at, end, pointer_size, row):  # type: ignore[no-untyped-def]
 
 
 @kernel(_I64(_BYTES, _I64, _I64, _I64, _I64, types.boolean, array(_I64, 2), array(_I64, 2), array(_I64)))
-def _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts):  # type: ignore[no-untyped-def]
+def _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts):
     """Collect CIEs, then FDEs; ``counts`` receives how many of each. Returns the offset where reading ended."""
     size = len(data)
     n_cie = n_fde = 0
@@ -293,7 +292,7 @@ def _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, f
 
 
 @kernel()
-def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):  # type: ignore[no-untyped-def]
+def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
     """Run call frame instructions until the next row is complete.
 
     ``out`` receives (next offset, next location, depth of the state stack, fuel left, expressions reach). Returns 1
@@ -445,7 +444,7 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
 
 
 @kernel()
-def _expression(data, at, end, blob, used):  # type: ignore[no-untyped-def]
+def _expression(data, at, end, blob, used):
     """Copy a DWARF block (its length included) into ``blob``; returns (its reference, bytes used) or (-1, used)."""
     length, body = _uleb(data, at, end)
     if body < 0 or length < 0 or length > end - body:
@@ -487,7 +486,7 @@ def _expression(data, at, end, blob, used):  # type: ignore[no-untyped-def]
         array(_I64),
     )
 )
-def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, fuel, counts):  # type: ignore[no-untyped-def]
+def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, fuel, counts):
     """Run every FDE (sorted by start) and fill the columns; ``counts`` receives rows, rules, saved, blob bytes used.
 
     ``table`` is a hash table of rules (-1 where free), its length a power of two. Returns 0, or a negative code when
@@ -543,7 +542,9 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, f
             at = out[0]
             reached = out[1] if code == 1 else limit
             if code < 0:
-                state[cfa] = CFA_NONE  # What follows a malformed instruction is unknown: a missing rule, not a wrong one.
+                state[cfa] = (
+                    CFA_NONE  # What follows a malformed instruction is unknown: a missing rule, not a wrong one.
+                )
             if reached > previous_end and reached > location:
                 # Describe the state as a rule.
                 flags = cie[_CIE_FLAGS] | (cie[_CIE_RA] & 0xFF) << 8
@@ -562,7 +563,7 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, f
                     if kind == REG_SAME:
                         continue
                     value = state[_REGISTERS + r]
-                    if kind == REG_EXPR or kind == REG_VAL_EXPR:
+                    if kind in (REG_EXPR, REG_VAL_EXPR):
                         value, used = _expression(data, value, len(data), blob, used)
                         if value < 0:
                             kind = REG_UNDEFINED

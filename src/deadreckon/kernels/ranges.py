@@ -32,7 +32,7 @@ _RU32_2D = array(types.uint32, 2, readonly=True)
         _RU32, _RU32, _RU32_2D, array(types.uint64, readonly=True), array(types.int64), array(types.uint32), types.int64
     )
 )
-def _look_up(range_start, range_loc, locations, rvas, first, found, max_depth):  # type: ignore[no-untyped-def]
+def _look_up(range_start, range_loc, locations, rvas, first, found, max_depth):
     """Write each address's locations, innermost first, to ``found`` while it has room; return how many there are.
 
     ``first[i]:first[i + 1]`` are the places in ``found`` of address i.

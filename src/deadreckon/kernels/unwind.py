@@ -98,7 +98,7 @@ _EXPRESSION_FUEL = 1000
 
 
 @kernel()
-def _region(address, start, end):  # type: ignore[no-untyped-def]
+def _region(address, start, end):
     """Return the index of the range that holds an address, -1 for none."""
     low, high = 0, len(start)
     while low < high:
@@ -113,7 +113,7 @@ def _region(address, start, end):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _load(address, size, start, end, offset, buffer):  # type: ignore[no-untyped-def]
+def _load(address, size, start, end, offset, buffer):
     """Return (little-endian word, True), or (0, False) where memory does not hold all of it."""
     i = _region(address, start, end)
     if i < 0 or end[i] - address < np.uint64(size):
@@ -126,7 +126,7 @@ def _load(address, size, start, end, offset, buffer):  # type: ignore[no-untyped
 
 
 @kernel()
-def _block_uleb(code, at, end):  # type: ignore[no-untyped-def]
+def _block_uleb(code, at, end):
     value = np.uint64(0)
     shift = np.uint64(0)
     while at < end and shift < 70:
@@ -141,7 +141,7 @@ def _block_uleb(code, at, end):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, buffer):  # type: ignore[no-untyped-def]
+def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, buffer):
     """Run the DWARF expression at ``ref`` (its ULEB128 length first); return (value, True) or (0, False).
 
     The CFA is on the stack at the start where there is one (DWARF 5, 6.4.2.3). Two operations of the vendor range
@@ -354,7 +354,7 @@ def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, bu
 
 
 @kernel()
-def _find(column, count, rva):  # type: ignore[no-untyped-def]
+def _find(column, count, rva):
     """Return the last index with ``column[i] <= rva``, -1 for none."""
     low, high = 0, count
     while low < high:
@@ -367,7 +367,7 @@ def _find(column, count, rva):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _follows_call(address, kind, start, end, offset, buffer):  # type: ignore[no-untyped-def]
+def _follows_call(address, kind, start, end, offset, buffer):
     """Say whether the instruction before an address is a call: 1 yes, 0 no, -1 where its bytes are not at hand."""
     if kind == CALL_X86:
         i = _region(address - np.uint64(7), start, end)
@@ -407,7 +407,7 @@ def _follows_call(address, kind, start, end, offset, buffer):  # type: ignore[no
 
 
 @kernel()
-def _executable(address, m, mod_start, modules, region_start, region_end, access):  # type: ignore[no-untyped-def]
+def _executable(address, m, mod_start, modules, region_start, region_end, access):
     """Say whether an address in module ``m`` holds code, as far as the report or the module's sections tell."""
     if len(region_start):
         r = _region(address, region_start, region_end)
@@ -427,7 +427,7 @@ def _executable(address, m, mod_start, modules, region_start, region_end, access
 @kernel()
 def _plausible(
     address, kind, mod_start, mod_end, modules, region_start, region_end, access, start, end, offset, buffer
-):  # type: ignore[no-untyped-def]
+):
     """Say whether a word found on a stack can be a return address: 2 follows a call, 1 can't be told, 0 no."""
     before = address - np.uint64(1)
     m = _region(before, mod_start, mod_end)
@@ -459,7 +459,7 @@ def _plausible(
 
 
 @kernel()
-def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buffer):  # type: ignore[no-untyped-def]
+def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buffer):
     """Compute the caller's registers from a rule; returns (mask of known registers, ok)."""
     word = p[P_WORD]
     rules = view_i32(columns[M_RULES], columns[M_N_RULES] * 6)
@@ -509,7 +509,7 @@ def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buff
             ok = 0 <= value < WIDTH and (valid >> np.uint64(value) & one) != 0
             if ok:
                 result = regs[value]
-        elif kind == REG_EXPR or kind == REG_VAL_EXPR:
+        elif kind in (REG_EXPR, REG_VAL_EXPR):
             result, ok = _evaluate(code, value, cfa, True, regs, valid, word, start, end, offset, buffer)
             if ok and kind == REG_EXPR:
                 result, ok = _load(result, word, start, end, offset, buffer)
@@ -591,7 +591,7 @@ def _walk(
     f_module,
     f_trust,
     stops,
-):  # type: ignore[no-untyped-def]
+):
     """Fill the frame columns for every thread; returns how many frames there are.
 
     ``limits``: frames a thread, frames in all (the columns' length), words scanned, words scanned from a trusted frame.
@@ -741,7 +741,7 @@ def _walk(
                         found = TRUST_FP
                         next_return = True
             if not found:
-                words = limits[3] if trust == TRUST_CONTEXT or trust == TRUST_CFI else limits[2]
+                words = limits[3] if trust in (TRUST_CONTEXT, TRUST_CFI) else limits[2]
                 if _region(sp, start, end) < 0:
                     stops[t] = STOP_NO_STACK
                     break

@@ -48,7 +48,9 @@ _ARCH_NAMES = {
 }
 
 _BREAKPAD = re.compile(r"([0-9a-f]{32})([0-9a-f]{0,8})", re.ASCII)
-_DASHED = re.compile(r"\{?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\}?(?:-([0-9a-f]{1,8}))?", re.ASCII)
+_DASHED = re.compile(
+    r"\{?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\}?(?:-([0-9a-f]{1,8}))?", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,10 @@ def identify(data: bytes | memoryview) -> ElfIdentity:
     except ValueError:
         debug_id = None
     return ElfIdentity(
-        _MACHINES.get(machine, Arch.UNKNOWN), debug_id, build_id.hex() if debug_id and build_id else None, image_base or 0
+        _MACHINES.get(machine, Arch.UNKNOWN),
+        debug_id,
+        build_id.hex() if debug_id and build_id else None,
+        image_base or 0,
     )
 
 
@@ -146,7 +149,16 @@ def read(stream: IO[bytes]) -> ElfTables:
         return ElfTables(
             _rules(elf, sections, image_base), _text(sections.values(), image_base), _objects(sections, elf, image_base)
         )
-    except (ELFError, ConstructError, struct.error, ValueError, KeyError, IndexError, AssertionError, OverflowError) as e:
+    except (
+        ELFError,
+        ConstructError,
+        struct.error,
+        ValueError,
+        KeyError,
+        IndexError,
+        AssertionError,
+        OverflowError,
+    ) as e:
         raise Malformed("ELF section table", got=f"{type(e).__name__}: {e}") from e
 
 
@@ -203,7 +215,8 @@ def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[
     found: list[tuple[int, int, str]] = []
     previous_end = 0
     for ref, value, size in sorted(
-        zip(kept["name"].tolist(), kept["value"].tolist(), kept["size"].tolist(), strict=True), key=lambda k: (k[1], k[2])
+        zip(kept["name"].tolist(), kept["value"].tolist(), kept["size"].tolist(), strict=True),
+        key=lambda k: (k[1], k[2]),
     ):
         start = value - image_base
         if start < previous_end or start + size > _MAX_RVA:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from deadreckon.errors import UnknownFormat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deadreckon.config import ReportLimits
     from deadreckon.model.crash import RawCrash
 

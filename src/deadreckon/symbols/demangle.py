@@ -212,7 +212,7 @@ def expansion(symbol: bytes) -> int | None:
     return None
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """The symbol is not one this grammar knows, or is nested too deeply."""
 
 

@@ -22,7 +22,7 @@ _UNSIGNED = frozenset("hjmoty")
 _BASE_62 = {c: i for i, c in enumerate("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
 
-class _Unreadable(Exception):  # noqa: N818
+class _Unreadable(Exception):
     """The name is not of the grammar, or exceeds a bound."""
 
 

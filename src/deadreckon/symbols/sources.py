@@ -49,10 +49,10 @@ class SymbolPath:
 
     def candidates(self, module: Module) -> Iterator[str]:
         """Yield paths of files that may belong to a module, most likely first."""
-        if os.path.isdir(self.path):  # noqa: PTH112
+        if os.path.isdir(self.path):
             for candidate in layouts.candidates(module):
-                path = os.path.join(self.path, candidate.path)  # noqa: PTH118
-                if os.path.isfile(path):  # noqa: PTH113
+                path = os.path.join(self.path, candidate.path)
+                if os.path.isfile(path):
                     yield path
         yield from self.by_id(module.debug_id, module.code_id)
         for name in {_base(module.debug_file), _base(module.code_file)} - {""}:
@@ -82,7 +82,7 @@ class SymbolPath:
                 self._by_name.setdefault(_base(path).removesuffix(".debug").removesuffix(".sym"), []).append(path)
 
     def _files(self) -> Iterator[str]:
-        if not os.path.isdir(self.path):  # noqa: PTH112
+        if not os.path.isdir(self.path):
             yield self.path
             return
         for directory, names, files in os.walk(self.path):
@@ -90,13 +90,13 @@ class SymbolPath:
             if os.path.relpath(directory, self.path).count(os.sep) >= _MAX_DEPTH:
                 names.clear()
             for name in sorted(files):
-                path = os.path.join(directory, name)  # noqa: PTH118
-                if os.path.isfile(path):  # noqa: PTH113
+                path = os.path.join(directory, name)
+                if os.path.isfile(path):
                     yield path
 
     def _identities(self, path: str) -> set[str]:
         try:
-            with open(path, "rb") as file:  # noqa: PTH123
+            with open(path, "rb") as file:
                 head = file.read(4096)
                 kind = sniff(head)
                 if kind == "elf":

@@ -20,14 +20,16 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deadreckon.config import Config, store_path
 from deadreckon.errors import LimitExceeded, Malformed, SourceUnavailable, SymbolError
 from deadreckon.model.ids import DebugId
-from deadreckon.model.tables import RuleTable, SymTable
 from deadreckon.symbols.builder import Builder
 from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table
+
+if TYPE_CHECKING:
+    from deadreckon.model.tables import RuleTable, SymTable
 
 __all__ = ["Added", "ModuleTables", "SymbolStore"]
 
@@ -108,7 +110,7 @@ class SymbolStore:
     def _key(self, path: str) -> str:
         try:
             real = os.path.realpath(path)
-            stat = os.stat(real)  # noqa: PTH116
+            stat = os.stat(real)
         except (OSError, ValueError) as e:
             raise SourceUnavailable(f"{path}: {e}") from e
         if stat.st_size > self._max_file:

@@ -1,4 +1,4 @@
-"""Table files: the columns of one module's SymTable and RuleTable in one mapped file.
+r"""Table files: the columns of one module's SymTable and RuleTable in one mapped file.
 
 Layout: the magic ``DRTABLE\\0``, u32 version, u32 length of a JSON header, the header, then each column aligned to
 16 bytes, little-endian. The header lists the columns as ``[name, dtype, shape, offset]``. A file is written whole under
@@ -49,7 +49,9 @@ def write_table(path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any
     for prefix, table in (("sym", sym), ("rule", rules)):
         for column in fields(table):
             array = np.ascontiguousarray(getattr(table, column.name))
-            columns.append([f"{prefix}.{column.name}", f"{array.dtype.kind}{array.dtype.itemsize}", array.shape, offset])
+            columns.append(
+                [f"{prefix}.{column.name}", f"{array.dtype.kind}{array.dtype.itemsize}", array.shape, offset]
+            )
             arrays.append(array)
             offset += -(-array.nbytes // _ALIGN) * _ALIGN
     header = json.dumps({"info": info, "columns": columns}).encode()
@@ -62,8 +64,8 @@ def write_table(path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any
             for array in arrays:
                 out.write(memoryview(array).cast("B") if array.nbytes else b"")
                 out.write(b"\0" * (-array.nbytes % _ALIGN))
-        os.chmod(temporary, 0o644)  # noqa: PTH101  (mkstemp's 0600 would shut out the store's other users)
-        os.replace(temporary, path)  # noqa: PTH105
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

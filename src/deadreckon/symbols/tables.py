@@ -72,7 +72,7 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
             problems.append(f"symbols: {e}")
         try:
             if info["format"] == "elf":
-                with open(path, "rb") as stream:  # noqa: PTH123
+                with open(path, "rb") as stream:
                     image = elf.read(stream)
                 rule_table = image.rules
                 sym = _bounded(sym, image)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from deadreckon.model.ids import Arch
 from deadreckon.model.registers import REGISTER_SETS
+
+if TYPE_CHECKING:
+    from deadreckon.model.ids import Arch
 
 __all__ = ["ArchRules", "full_mask"]
 

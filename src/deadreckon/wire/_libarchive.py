@@ -251,7 +251,7 @@ def _check_directory(source: str | memoryview, kind: str) -> None:
 def _read_at(source: str | memoryview, offset: int, size: int) -> bytes:
     if isinstance(source, memoryview):
         return bytes(source[offset : offset + size])
-    with open(source, "rb") as file:  # noqa: PTH123 - a path may come as str
+    with open(source, "rb") as file:
         file.seek(offset)
         return file.read(size)
 

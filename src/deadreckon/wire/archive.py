@@ -151,7 +151,7 @@ class Entry(NamedTuple):
     """Why the content can't be had (a password, a method), empty if it can."""
 
 
-class Damaged(Exception):  # noqa: N818 - it never leaves this package's archive modules.
+class Damaged(Exception):
     """An archive contradicts itself; ``fatal`` where nothing after this point can be read."""
 
     def __init__(self, message: str, *, fatal: bool) -> None:
@@ -275,7 +275,7 @@ class _Unpacking:
             where: str | memoryview
             if isinstance(source, str):
                 where = source
-                with open(source, "rb") as file:  # noqa: PTH123 - a path may come as str
+                with open(source, "rb") as file:
                     kind = sniff(file.read(HEAD_BYTES))
             else:
                 where = stack.enter_context(memoryview(source).cast("B"))
@@ -434,7 +434,7 @@ class _Sink:
 
 def _without_suffixes(name: str, layers: int) -> str:
     for _ in range(layers):
-        root, suffix = os.path.splitext(name)  # noqa: PTH122 - a display name, not a path
+        root, suffix = os.path.splitext(name)
         if not root or suffix.lower() not in _SUFFIXES:
             break
         name = root

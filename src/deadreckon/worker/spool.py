@@ -607,7 +607,7 @@ def _waiting(root: Path) -> Iterator[str]:
 
 def _names(directory: Path) -> list[str]:
     try:
-        return os.listdir(directory)  # noqa: PTH208 - names, by the million
+        return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
