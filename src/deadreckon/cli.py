@@ -187,6 +187,7 @@ def _process(options: argparse.Namespace) -> int:
         if not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
+    _announce_compilation()
     code = OK
     with Engine(_config(options)) as engine, _Output(options.output) as output, _Progress() as progress:
         for path in _inputs(options.inputs):
@@ -194,8 +195,8 @@ def _process(options: argparse.Namespace) -> int:
                 progress.step()
                 if event.status in {"unreadable", "unsupported"}:
                     code = UNREADABLE
-                    problem = (event.diagnostics or [None])[-1]
-                    _fail(f"{path}: {problem.code}: {problem.message}" if problem else path, UNREADABLE)
+                    for problem in (event.diagnostics or ())[-1:]:
+                        _fail(f"{path}: {problem.code}: {problem.message}", UNREADABLE)
                     if text:
                         continue
                 elif event.status == "degraded" and options.strict and code == OK:
@@ -212,6 +213,15 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
     return engine.process_all(
         source, name=name, kind=options.kind, symbols=options.symbols, attributes=dict(options.attr) or None
     )
+
+
+def _announce_compilation() -> None:
+    """Say on a terminal why the very first crash on a machine takes so long."""
+    if sys.stderr.isatty():
+        from deadreckon import kernels
+
+        if kernels.cold():
+            print("deadreckon: compiling kernels, once on this machine (about 20 s) ...", file=sys.stderr)
 
 
 class _Output:
@@ -336,9 +346,8 @@ def _symbols(options: argparse.Namespace) -> int:
             for added in results:
                 progress.step()
                 for o in added.objects:
-                    print(
-                        f"{o['debug_id']} {o['arch']} {o['format']} {o['ranges']} ranges {o['rows']} unwind rows {added.path}"
-                    )
+                    held = f"{o['ranges']} ranges, {o['rows']} unwind rows"
+                    print(f"{o['debug_id']} {o['arch']} {o['format']}: {held} {added.path}")
                 if added.problem:
                     code = _fail(added.problem, UNREADABLE)
     return code
@@ -379,7 +388,9 @@ def _jobs(options: argparse.Namespace) -> int:
 def _demo(_options: argparse.Namespace) -> int:
     from deadreckon.adapters.demo import run
 
-    return run(sys.stdout)
+    _announce_compilation()
+    run(sys.stdout)
+    return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ import hashlib
 import math
 import mmap
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -228,8 +227,7 @@ class Engine:
             elif objects.sniff(start) is not None:
                 found_symbols = True
                 directory.mkdir(exist_ok=True)
-                with (directory / f"{at}").open("wb") as out:
-                    shutil.copyfileobj(_Reader(member.data), out)
+                _write(directory / str(at), member.data)
             else:
                 attachments.append(Attachment(name=member.name, size=len(member.data)))
         if not crashes:
@@ -254,8 +252,7 @@ class Engine:
             if objects.sniff(head) is None and archive.sniff(head) is not None:
                 directory = tempfile.mkdtemp(dir=scratch)
                 for at, member in enumerate(self._debug_files(path)):
-                    with (Path(directory) / str(at)).open("wb") as out:
-                        shutil.copyfileobj(_Reader(member.data), out)
+                    _write(Path(directory) / str(at), member.data)
                 return SymbolPath(directory, self.store, self.config.symbols.max_scan_files)
         elif not os.path.isdir(path):
             raise UnknownFormat(f"--symbols {path}: no such file or directory")
@@ -456,17 +453,9 @@ def process(
         return engine.process(source, symbols=symbols)
 
 
-class _Reader:
-    """The ``read`` of a file over bytes or a map, for shutil.copyfileobj, without copying it whole."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        block = bytes(self._data[self._at : self._at + size])
-        self._at += len(block)
-        return block
+def _write(path: Path, data: Data) -> None:
+    with path.open("wb") as file, memoryview(data) as view:
+        file.write(view)
 
 
 def _content(source: str | os.PathLike[str] | bytes | memoryview) -> Data:

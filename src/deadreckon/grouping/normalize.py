@@ -22,10 +22,10 @@ _MAX_NAME = 4096
 
 STARTERS = frozenset(
     """
-    _start __libc_start_main __libc_start_main_impl __libc_start_call_main __libc_csu_init call_init start_thread
-    clone __clone clone3 __clone3 thread_start _pthread_start _pthread_body start __libc_init mainCRTStartup
-    wmainCRTStartup WinMainCRTStartup __scrt_common_main __scrt_common_main_seh __tmainCRTStartup invoke_main
-    BaseThreadInitThunk RtlUserThreadStart _RtlUserThreadStart __RtlUserThreadStart
+    _start __libc_start_main __libc_start_main_impl __libc_start_call_main __libc_csu_init call_init
+    start_thread clone __clone clone3 __clone3 thread_start _pthread_start _pthread_body start __libc_init
+    mainCRTStartup wmainCRTStartup WinMainCRTStartup __scrt_common_main __scrt_common_main_seh __tmainCRTStartup
+    invoke_main BaseThreadInitThunk RtlUserThreadStart _RtlUserThreadStart __RtlUserThreadStart
     """.split()
 )
 """Functions that start every thread: they tell no two stacks apart, and a static program has them as its own."""
@@ -33,16 +33,21 @@ STARTERS = frozenset(
 TERMINATORS = frozenset(
     """
     abort raise gsignal __GI_raise __GI_abort kill tgkill __pthread_kill_implementation __pthread_kill_internal
-    __pthread_kill pthread_kill __assert_fail __assert_fail_base __assert_perror_fail __assert_rtn __libc_message
-    __libc_message_impl __libc_fatal __fortify_fail __stack_chk_fail __chk_fail malloc_printerr __restore_rt
-    __cxa_throw __cxa_rethrow __cxa_call_unexpected __cxa_call_terminate std::terminate __cxxabiv1::__terminate
-    rust_panic __rust_start_panic rust_begin_unwind _exit __abort_with_payload abort_with_reason
+    __pthread_kill pthread_kill __assert_fail __assert_fail_base __assert_perror_fail __assert_rtn
+    __libc_message __libc_message_impl __libc_fatal __fortify_fail __stack_chk_fail __chk_fail malloc_printerr
+    __restore_rt __cxa_throw __cxa_rethrow __cxa_call_unexpected __cxa_call_terminate std::terminate
+    __cxxabiv1::__terminate rust_panic __rust_start_panic rust_begin_unwind _exit __abort_with_payload
+    abort_with_reason
     """.split()
 )
 """Functions a program dies in once it has found out that it must: how it ended, not why."""
 
-_LAMBDA = re.compile(r"\{lambda\(.*?\)(?:#\d+)?\}|<lambda(?:\(.*?\)|_[0-9a-f]+|_\d+)?>|\{\{closure\}\}|\$_\d+|'lambda\d*'")
-_ANONYMOUS = re.compile(r"\(anonymous namespace\)|`anonymous[ -]namespace'|\{anonymous\}|_GLOBAL__N_\w*|anonymous-namespace")
+_LAMBDA = re.compile(
+    r"\{lambda\(.*?\)(?:#\d+)?\}|<lambda(?:\(.*?\)|_[0-9a-f]+|_\d+)?>|\{\{closure\}\}|\$_\d+|'lambda\d*'"
+)
+_ANONYMOUS = re.compile(
+    r"\(anonymous namespace\)|`anonymous[ -]namespace'|\{anonymous\}|_GLOBAL__N_\w*|anonymous-namespace"
+)
 _CLONE = re.compile(
     r"(?:\.(?:cold|part|isra|constprop|llvm|lto_priv|localalias|warm|hot|unlikely|__uniq|\d+)\b(?:\.\d+)*)+$"
     r"| \[clone [^\]]*\]| \(\.[^()]*\)$"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 
-__all__ = ["MODULES", "warm"]
+__all__ = ["MODULES", "cold", "warm"]
 
 MODULES = ("cfi", "ranges", "unwind")
 """The files that hold kernels; their signatures are fixed, so importing one compiles or loads it."""
@@ -17,3 +19,16 @@ def warm() -> int:
     from deadreckon.kernels._jit import KERNELS  # noqa: PLC0415
 
     return len(KERNELS)
+
+
+def cold() -> bool:
+    """Tell whether the next use has to compile kernels, which takes some twenty seconds, once a machine."""
+    from deadreckon.kernels._jit import CACHE_DIR, JIT  # noqa: PLC0415
+
+    if not JIT:
+        return False
+    if CACHE_DIR is None:
+        return True
+    ours = f".py{sys.version_info.major}{sys.version_info.minor}."
+    cached = {f.name.partition(".")[0] for f in Path(CACHE_DIR).rglob("*.nbc") if ours in f.name}
+    return not cached.issuperset(MODULES)

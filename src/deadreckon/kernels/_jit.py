@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["JIT", "KERNELS", "address_of", "array", "kernel", "view_i32", "view_u8", "view_u32"]
+__all__ = ["CACHE_DIR", "JIT", "KERNELS", "address_of", "array", "kernel", "view_i32", "view_u8", "view_u32"]
 
 JIT = not numba.config.DISABLE_JIT
 KERNELS: list[Any] = []
@@ -55,7 +55,8 @@ def _cache_dir() -> str | None:
     return str(path) if os.access(path, os.W_OK) else None
 
 
-_CACHE_DIR = _cache_dir() if JIT else None
+CACHE_DIR = _cache_dir() if JIT else None
+"""Where compiled kernels are kept; None where each process compiles them for itself."""
 
 
 def array(kind: Any, dimensions: int = 1, *, readonly: bool = False) -> Any:
@@ -77,9 +78,9 @@ def kernel(signature: Any = None, *, inline: bool = False) -> Callable[[Callable
             return numba.njit(forceinline=inline, **flags)(function)
         # The directory is a global setting that numba reads while it makes the dispatcher: set for that moment only.
         previous = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = _CACHE_DIR or previous
+        numba.config.CACHE_DIR = CACHE_DIR or previous
         try:
-            compiled = numba.njit(signature, cache=_CACHE_DIR is not None, **flags)(function)
+            compiled = numba.njit(signature, cache=CACHE_DIR is not None, **flags)(function)
         finally:
             numba.config.CACHE_DIR = previous
         KERNELS.append(compiled)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -203,7 +203,7 @@ def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[
     if table is None or table["sh_type"] == "SHT_NOBITS" or table.data_size > _MAX_SECTION:
         return []
     names = elf.get_section(table["sh_link"]).data()
-    order = "<" if elf.little_endian else ">"
+    order: Literal["<", ">"] = "<" if elf.little_endian else ">"
     if elf.elfclass == 64:
         layout = [("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]
     else:
