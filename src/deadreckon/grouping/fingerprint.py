@@ -143,4 +143,4 @@ def title_and_culprit(event: Event) -> tuple[str, str | None]:
     place = _text(frame) if frame.function is None else normalize_function(frame.function)
     line = f":{frame.lineno}" if frame.lineno else ""
     where = f" ({frame.filename}{line})" if frame.filename else ""
-    return f"{what} in {place}", f"{frame.function or place}{where}"
+    return f"{what} in {place}", f"{place}{where}"

@@ -123,7 +123,8 @@ def unwind(
         for row, code in zip(rows, codes.tolist(), strict=True):
             stops[row] = STOPS[code]
         frames.thread = np.array(rows, np.int32)[frames.thread]
-        frames.module = np.where(frames.module >= 0, order[frames.module], -1).astype(np.int32)
+        known = frames.module >= 0
+        frames.module[known] = order[frames.module[known]]
     prewalked = [i for i, t in enumerate(crash.threads) if t.frames]
     if prewalked:
         frames = FrameTable.concatenate([frames, *(_prewalked(crash, i, start, end, order) for i in prewalked)])

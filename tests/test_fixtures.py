@@ -1,0 +1,139 @@
+"""Every committed native fixture against gdb's truth: program counter, function, file, line and inlining of each frame."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deadreckon import Engine
+from deadreckon.grouping.normalize import normalize_function
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deadreckon.model.event import Frame
+
+LINUX = Path(__file__).parent.parent / "native_fixtures" / "linux"
+DUMPS = sorted(LINUX.glob("x86_64/*/dumps/*.dmp"))
+_IDS = [f"{p.parent.parent.name}-{p.stem}" for p in DUMPS]
+
+_ALIASES = (
+    {"raise", "gsignal"},
+    {"qsort_r", "__qsort_r"},
+    {"clone3", "__clone3"},
+    {"clock_nanosleep", "__clock_nanosleep"},
+    {"__restore_rt", "<signal handler called>"},
+)
+"""Names that the C library gives to one address, of which gdb and the symbol table prefer different ones."""
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give each variant's folder of binaries; the static program is committed compressed."""
+    found = {}
+    for folder in LINUX.glob("x86_64/*"):
+        found[folder.name] = target = tmp_path_factory.mktemp(folder.name)
+        for file in folder.iterdir():
+            if file.suffix == ".xz":
+                (target / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
+            elif file.is_file():
+                shutil.copy(file, target)
+    return found
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    from deadreckon.config import Config
+
+    with Engine(Config(store=str(tmp_path_factory.mktemp("store")))) as made:
+        yield made
+
+
+def short(function: str) -> str:
+    """Return the last part of a name: gdb scopes lambdas and locals in ways of its own."""
+    name = re.sub(r"\)::operator\(\).*", ")::operator()", function)
+    return normalize_function(name).rsplit("::", 1)[-1].replace("<>", "").removesuffix("()") or function
+
+
+def same_function(ours: str | None, truth: str) -> bool:
+    if ours is None:
+        return False
+    names = {short(ours).lstrip("_"), short(truth).lstrip("_")}
+    return len(names) == 1 or any(names <= a or {ours, truth} <= a for a in _ALIASES)
+
+
+def expected(frames: list[dict[str, Any]], modules: set[str]) -> list[dict[str, Any]]:
+    """Return the truth's frames down to the first one in a module whose tables are not in the fixtures.
+
+    A frame that a tail call left out is not on the stack, gdb infers it; what follows libc's first frame needs libc.
+    """
+    kept = []
+    for frame in frames:
+        if frame["tail_call"]:
+            continue
+        kept.append(frame)
+        if frame["module"] is not None and frame["module"] not in modules:
+            break
+    return kept
+
+
+def check(ours: list[Frame], truth: list[dict[str, Any]], modules: set[str]) -> None:
+    wanted = expected(truth, modules)
+    for depth, (frame, want) in enumerate(zip(ours, wanted, strict=False)):
+        assert frame.instruction_addr == want["pc"], depth
+        if want["module"] not in modules:
+            continue
+        assert frame.inline == want["inline"], depth
+        assert same_function(frame.function, want["function"]), (depth, frame.function, want["function"])
+        if want["line"]:
+            assert (frame.filename, frame.lineno) == (want["file"], want["line"]), depth
+    assert len(ours) >= len(wanted)
+
+
+@pytest.mark.parametrize("dump", DUMPS, ids=_IDS)
+def test_crashed_thread_is_what_gdb_says(dump: Path, engine: Engine, variants: dict[str, Path]) -> None:
+    truth = json.loads(dump.with_suffix(".truth.json").read_text())
+    folder = variants[dump.parent.parent.name]
+    event = engine.process(dump, symbols=[str(folder)])
+    assert event.status == "ok"
+    crashed = [t for t in event.threads or () if t.crashed]
+    assert [t.id for t in crashed] == [truth["crashed_thread"]]
+    wanted = next(t["frames"] for t in truth["threads"] if t["tid"] == truth["crashed_thread"])
+    check(crashed[0].frames or [], wanted, {p.name for p in folder.iterdir()})
+    assert event.exceptions
+    assert (event.exceptions[0].type or "").startswith(truth["signal_name"])
+
+
+STATIC = [p for p in DUMPS if p.parent.parent.name == "static-O2"]
+
+
+@pytest.mark.parametrize("dump", STATIC, ids=[p.stem for p in STATIC])
+def test_whole_process_with_every_table_at_hand(dump: Path, engine: Engine, variants: dict[str, Path]) -> None:
+    """A static program has the tables of its C library: every thread, down to its start, and no frame after it."""
+    truth = json.loads(dump.with_suffix(".truth.json").read_text())
+    event = engine.process(dump, symbols=[str(variants["static-O2"])])
+    assert {t.id for t in event.threads or ()} == {t["tid"] for t in truth["threads"]}
+    for thread in event.threads or ():
+        wanted = next(t["frames"] for t in truth["threads"] if t["tid"] == thread.id)
+        check(thread.frames or [], wanted, {"crashy"})
+        assert len(thread.frames or []) == len(expected(wanted, {"crashy"}))
+        assert {f.trust for f in thread.frames or ()} <= {"context", "cfi", "scan"}
+
+
+def test_breakpad_symbols_give_the_same_stacks(engine: Engine, fixtures: Path) -> None:
+    """The .sym of the program and its own tables are two ways to one stack; this dump_syms wrote no inlined calls."""
+    folder = fixtures / "linux/x86_64/pie-O2"
+    for mode in ("templates", "inlines", "library", "recursion", "virtual"):
+        dump = folder / "dumps" / f"{mode}.dmp"
+        told = [engine.process(dump, symbols=[str(folder / p)]) for p in ("breakpad", "")]
+        stacks = [
+            [(f.instruction_addr, short(f.function or "?")) for f in frames if f.trust != "scan" and not f.inline]
+            for frames in (t.threads[0].frames or () for t in told if t.threads)
+        ]
+        assert stacks[0] == stacks[1], mode
