@@ -1,4 +1,4 @@
-"""Every committed native fixture against gdb's truth: program counter, function, file, line and inlining of each frame."""
+"""Every committed native fixture against gdb's truth: program counter, function, file, line and inlining."""
 
 from __future__ import annotations
 
