@@ -21,6 +21,7 @@ FLOORS = [
     {"reports"},
     {"symbols"},
     {"unwind", "symbolicate", "grouping"},
+    {"inputs"},
     {"engine", "ingest"},
     {"worker"},
     {"adapters"},

@@ -72,7 +72,7 @@ def test_macos_by_call_frame_information_alone(native: Path, engine: Engine) -> 
 
 
 def test_main_ends_before_scan_garbage(native: Path, engine: Engine) -> None:
-    """main > libc > _start; the pointers to main and __libc_csu_fini that _start left on the stack are no callers."""
+    """Main > libc > _start; the pointers to main and __libc_csu_fini that _start left on the stack are no callers."""
     event = engine.process(native / "rust-minidump/linux-mini.dmp", symbols=[str(native / "symbolic/fixtures/linux")])
     found = stack(event)
     assert found[:3] == ["crash main.cpp:23", "start main.cpp:27", "main main.cpp:35"]

@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
 import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from deadreckon import objects, reports
+from deadreckon import inputs, objects, reports
 from deadreckon.config import Config
-from deadreckon.errors import DeadreckonError, LimitExceeded, Malformed, MissingDependency, UnknownFormat, Unsupported
+from deadreckon.errors import (
+    DeadreckonError,
+    LimitExceeded,
+    Malformed,
+    MissingDependency,
+    SourceUnavailable,
+    Unsupported,
+)
 from deadreckon.model.event import (
     SCHEMA,
     Attachment,
@@ -37,7 +43,6 @@ from deadreckon.model.event import (
 )
 from deadreckon.symbols.sources import SymbolPath, resolve
 from deadreckon.symbols.store import Added, SymbolStore
-from deadreckon.wire import archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,23 +54,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "process"]
 
-Data = bytes | mmap.mmap
-_IN_MEMORY = 64 << 20
 _RESOLVED = 65_536
 _MISSING_SECONDS = 30.0
 """How long a module without symbols is not looked for again; another process may import them meanwhile."""
-
-
-@dataclass(slots=True)
-class _Crash:
-    """One crash input, out of whatever held it."""
-
-    data: Data
-    name: str | None
-    container: list[str] = field(default_factory=list)
-    symbols: list[SymbolPath] = field(default_factory=list)
-    attachments: list[Attachment] = field(default_factory=list)
-    problems: list[Diagnostic] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -130,9 +121,12 @@ class Engine:
         attributes: dict[str, str] | None = None,
         symbols: Sequence[str] = (),
         event_id: str | None = None,
+        scratch: str | None = None,
     ) -> list[Event]:
         """Return the events of all crashes in a file; ``event_id`` is given to the first one."""
-        events = list(self.process_all(path, name=name, kind=kind, attributes=attributes, symbols=symbols))
+        events = list(
+            self.process_all(path, name=name, kind=kind, attributes=attributes, symbols=symbols, scratch=scratch)
+        )
         if event_id is not None:
             events[0].event_id = event_id
         return events
@@ -161,21 +155,38 @@ class Engine:
         kind: str | None = None,
         symbols: Sequence[str] = (),
         attributes: dict[str, str] | None = None,
+        scratch: str | None = None,
     ) -> Iterator[Event]:
-        """Yield the event of every crash in an input, at least one; see ``process``."""
+        """Yield the event of every crash in an input, at least one; see ``process``.
+
+        Temporary files are made in ``scratch``, by default in the store.
+        """
         label = name if name is not None else None if isinstance(source, bytes | memoryview) else os.fspath(source)
-        with tempfile.TemporaryDirectory(dir=self._temporary()) as scratch:
+        with tempfile.TemporaryDirectory(dir=scratch or self._temporary()) as unpacked:
+            looked: list[SymbolPath] = []
             try:
-                data = _content(source)
-                paths = [self._symbol_path(path, scratch) for path in symbols]
-                for crash in self._crashes(data, label, kind, scratch):
-                    yield self._event(crash, kind, crash.symbols + paths, attributes)
+                data = inputs.open_input(source)
+                looked = [self._symbol_path(path, unpacked) for path in symbols]
+                for crash in inputs.crashes(data, label, kind, self.config.archive, unpacked):
+                    if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
+                        looked.insert(0, self._search(crash.symbols))
+                    yield self._event(crash, kind, looked, attributes)
             except DeadreckonError as e:
-                yield _unreadable(label, e, _size(source))
+                yield _unreadable(label, e, inputs.size_of(source))
             except OSError as e:
                 yield _unreadable(label, e, None)
+            finally:
+                self.forget([p.path for p in looked if p.path not in self._paths])  # What was unpacked goes away.
 
-    # -- inputs -------------------------------------------------------------------------------------------------------
+    def forget(self, symbols: Sequence[str]) -> None:
+        """Let go of what is known of symbol paths that go away or whose files change."""
+        if symbols:
+            with self._lock:
+                for path in symbols:
+                    self._paths.pop(path, None)
+                self._resolved = {k: v for k, v in self._resolved.items() if set(symbols).isdisjoint(k[4:])}
+
+    # -- symbols ------------------------------------------------------------------------------------------------------
 
     def _temporary(self) -> str | None:
         """Return the store's scratch directory, None (the system's) where the store can't be written to."""
@@ -185,109 +196,45 @@ class Engine:
             return None
 
     @contextmanager
-    def _spooled(self, data: bytes) -> Iterator[str]:
+    def _spooled(self, data: inputs.Data) -> Iterator[str]:
         with tempfile.TemporaryDirectory(dir=self._temporary()) as scratch:
-            path = Path(scratch) / "data"
-            path.write_bytes(data)
-            yield str(path)
+            yield str(inputs.write(Path(scratch) / "data", data))
 
-    def _crashes(self, data: Data, name: str | None, kind: str | None, scratch: str) -> Iterator[_Crash]:
-        """Yield the crashes in an input: itself, or those in an archive, with the symbols that lie beside them."""
-        if not len(data):
-            raise UnknownFormat("the input is empty")
-        head = bytes(data[: reports.HEAD_BYTES])
-        if kind or reports.detect(head) is not None:
-            yield _Crash(data, name)
-            return
-        if objects.sniff(head) is not None:
-            raise UnknownFormat(f"this is a debug file or an executable ({objects.sniff(head)}), not a crash")
-        if archive.sniff(head) is None:
-            raise UnknownFormat(f"no reader recognises it; it starts with {head[:16]!r}")
-        crashes: list[_Crash] = []
-        problems: list[Diagnostic] = []
-        attachments: list[Attachment] = []
-        found_symbols = False
-        held = 0
-        members = archive.unpack(
-            data,
-            self.config.archive,
-            name=os.path.basename(name or "archive"),
-            spool_dir=scratch,
-            problems=problems,
-        )
-        directory = Path(scratch) / "symbols"
-        for at, member in enumerate(members):
-            start = bytes(member.data[: reports.HEAD_BYTES])
-            if reports.detect(start) is not None:
-                content = member.data
-                held += len(content)
-                if held > _IN_MEMORY and isinstance(content, bytes):
-                    content = _mapped(content, scratch)
-                crashes.append(_Crash(content, member.name, list(member.container)))
-            elif objects.sniff(start) is not None:
-                found_symbols = True
-                directory.mkdir(exist_ok=True)
-                _write(directory / str(at), member.data)
-            else:
-                attachments.append(Attachment(name=member.name, size=len(member.data)))
-        if not crashes:
-            detail = "; ".join(f"{p.code}: {p.message}" for p in problems[:3])
-            raise UnknownFormat("the archive holds no crash report" + (f" ({detail})" if detail else ""))
-        paths = [SymbolPath(str(directory), self.store, self.config.symbols.max_scan_files)] if found_symbols else []
-        for crash in crashes:
-            crash.symbols = paths
-            crash.problems = list(problems)
-            if len(crashes) == 1:
-                crash.attachments = attachments
-            yield crash
+    def _search(self, path: str) -> SymbolPath:
+        return SymbolPath(path, self.store, self.config.symbols.max_scan_files)
 
     def _symbol_path(self, path: str, scratch: str) -> SymbolPath:
         """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call."""
         known = self._paths.get(path)
         if known is not None:
             return known
-        if os.path.isfile(path):
-            with open(path, "rb") as file:
-                head = file.read(reports.HEAD_BYTES)
-            if objects.sniff(head) is None and archive.sniff(head) is not None:
-                directory = tempfile.mkdtemp(dir=scratch)
-                for at, member in enumerate(self._debug_files(path)):
-                    _write(Path(directory) / str(at), member.data)
-                return SymbolPath(directory, self.store, self.config.symbols.max_scan_files)
-        elif not os.path.isdir(path):
-            raise UnknownFormat(f"--symbols {path}: no such file or directory")
-        found = self._paths[path] = SymbolPath(path, self.store, self.config.symbols.max_scan_files)
+        if os.path.isfile(path) and inputs.is_archive(path):
+            directory = tempfile.mkdtemp(dir=scratch)
+            for at, member in enumerate(inputs.debug_files(path, self.config.archive, scratch, [])):
+                inputs.write(Path(directory) / str(at), member.data)
+            return self._search(directory)
+        if not os.path.exists(path):
+            raise SourceUnavailable(f"--symbols {path}: no such file or directory")
+        found = self._paths[path] = self._search(path)
         return found
-
-    def _debug_files(self, path: str, problems: list[Diagnostic] | None = None) -> Iterator[archive.Member]:
-        noted: list[Diagnostic] = [] if problems is None else problems
-        members = archive.unpack(
-            path,
-            self.config.archive,
-            name=os.path.basename(path),
-            spool_dir=self._temporary(),
-            problems=noted,
-        )
-        return (m for m in members if objects.sniff(bytes(m.data[:64])) is not None)
 
     def _add(self, path: str) -> list[Added]:
         if os.path.isdir(path):
             files = [os.path.join(d, f) for d, _, names in sorted(os.walk(path)) for f in sorted(names)]
-            return [a for f in files for a in self._add(f) if a.objects or a.problem]
+            return [a for f in files for a in self._add(f)]
         try:
-            with open(path, "rb") as file:
-                head = file.read(reports.HEAD_BYTES)
+            packed = inputs.is_archive(path)
         except OSError as e:
             return [Added(path, problem=f"{path}: {e.strerror}")]
-        if objects.sniff(head) is not None:
-            return [self.store.add(path)]
-        if archive.sniff(head) is None:
-            return []
+        if not packed:
+            with open(path, "rb") as file:
+                known = objects.sniff(file.read(reports.HEAD_BYTES)) is not None
+            return [self.store.add(path)] if known else []
         results = []
         problems: list[Diagnostic] = []
         try:
-            for member in self._debug_files(path, problems):
-                with self._spooled(bytes(member.data)) as spooled:
+            for member in inputs.debug_files(path, self.config.archive, self._temporary(), problems):
+                with self._spooled(member.data) as spooled:
                     added = self.store.add(spooled)
                 added.path = f"{path}:{member.name}"
                 results.append(added)
@@ -299,7 +246,7 @@ class Engine:
     # -- one crash ----------------------------------------------------------------------------------------------------
 
     def _event(
-        self, crash: _Crash, kind: str | None, paths: list[SymbolPath], attributes: dict[str, str] | None
+        self, crash: inputs.Crash, kind: str | None, paths: list[SymbolPath], attributes: dict[str, str] | None
     ) -> Event:
         data = crash.data
         form = reports.detect(bytes(data[: reports.HEAD_BYTES]), kind)
@@ -451,38 +398,6 @@ def process(
     """Process one crash: a path or the report's bytes; ``symbols`` are debug files or directories of them."""
     with Engine(config) as engine:
         return engine.process(source, symbols=symbols)
-
-
-def _write(path: Path, data: Data) -> None:
-    with path.open("wb") as file, memoryview(data) as view:
-        file.write(view)
-
-
-def _content(source: str | os.PathLike[str] | bytes | memoryview) -> Data:
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, memoryview):
-        return source.tobytes()
-    with open(source, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return file.read()
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _size(source: str | os.PathLike[str] | bytes | memoryview) -> int | None:
-    if isinstance(source, bytes | memoryview):
-        return len(source)
-    try:
-        return os.stat(source).st_size
-    except OSError:
-        return None
-
-
-def _mapped(data: bytes, scratch: str) -> mmap.mmap:
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        file.write(data)
-        file.flush()
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _unreadable(name: str | None, error: Exception, size: int | None) -> Event:

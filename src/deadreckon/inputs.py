@@ -1,0 +1,144 @@
+"""What an input holds: one crash, or an archive of crashes, debug files and other attachments.
+
+An archive's content is told by its bytes, never by its names, and written only to a scratch directory under names of
+our own.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deadreckon import objects, reports
+from deadreckon.errors import UnknownFormat
+from deadreckon.model.event import Attachment, Diagnostic
+from deadreckon.wire import archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deadreckon.config import ArchiveLimits
+
+__all__ = ["Crash", "Data", "crashes", "debug_files", "is_archive", "open_input", "size_of", "write"]
+
+Data = bytes | mmap.mmap
+Source = str | os.PathLike[str] | bytes | memoryview
+
+_IN_MEMORY = 64 << 20
+"""How many bytes of an archive's crashes are held in memory until its symbols are known; the rest waits in files."""
+
+
+@dataclass(slots=True)
+class Crash:
+    """One crash report, out of whatever held it; ``symbols`` is a directory of the debug files found beside it."""
+
+    data: Data
+    name: str | None
+    container: list[str] = field(default_factory=list)
+    symbols: str | None = None
+    attachments: list[Attachment] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
+
+
+def open_input(source: Source) -> Data:
+    """Return an input's bytes; a file is mapped, not read. Raises OSError."""
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, memoryview):
+        return source.tobytes()
+    with open(source, "rb") as file:
+        # Pipes and /proc files have no size to map by; an empty file can't be mapped.
+        return _map(file.fileno()) if os.fstat(file.fileno()).st_size else file.read()
+
+
+def size_of(source: Source) -> int | None:
+    """Return an input's size in bytes, None where it can't be told."""
+    if isinstance(source, bytes | memoryview):
+        return len(source)
+    try:
+        return os.stat(source).st_size
+    except OSError:
+        return None
+
+
+def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimits, scratch: str) -> Iterator[Crash]:
+    """Yield the crashes in an input: itself, or those of an archive, with the debug files that lie beside them.
+
+    ``kind`` is a report's format, for an input that must not be guessed. Raises UnknownFormat where there is none.
+    """
+    if not len(data):
+        raise UnknownFormat("the input is empty")
+    head = bytes(data[: reports.HEAD_BYTES])
+    if kind or reports.detect(head) is not None:
+        yield Crash(data, name)
+        return
+    artifact = objects.sniff(head)
+    if artifact is not None:
+        raise UnknownFormat(f"this is a debug file or an executable ({artifact}), not a crash")
+    if archive.sniff(head) is None:
+        raise UnknownFormat(f"no reader recognises it; it starts with {head[:16]!r}")
+    yield from _unpacked(data, os.path.basename(name or "archive"), limits, scratch)
+
+
+def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Iterator[Crash]:
+    problems: list[Diagnostic] = []
+    attachments: list[Attachment] = []
+    found: list[tuple[bytes | Path, archive.Member]] = []
+    directory = Path(scratch) / "symbols"
+    held = 0
+    for at, member in enumerate(archive.unpack(data, limits, name=name, spool_dir=scratch, problems=problems)):
+        head = bytes(member.data[: reports.HEAD_BYTES])
+        if reports.detect(head) is not None:
+            held += len(member.data)
+            if held <= _IN_MEMORY:
+                found.append((bytes(member.data), member))
+            else:
+                found.append((write(Path(scratch) / f"crash-{at}", member.data), member))
+            member.data = b""
+        elif objects.sniff(head) is not None:
+            directory.mkdir(exist_ok=True)
+            write(directory / str(at), member.data)
+        else:
+            attachments.append(Attachment(name=member.name, size=len(member.data)))
+    if not found:
+        detail = "; ".join(f"{p.code}: {p.message}" for p in problems[:3])
+        raise UnknownFormat("the archive holds no crash report" + (f" ({detail})" if detail else ""))
+    for content, member in found:
+        yield Crash(
+            data=content if isinstance(content, bytes) else open_input(content),
+            name=member.name,
+            container=list(member.container),
+            symbols=str(directory) if directory.is_dir() else None,
+            # Of several crashes nobody can tell whose the other files are.
+            attachments=attachments if len(found) == 1 else [],
+            problems=list(problems),
+        )
+
+
+def is_archive(path: str) -> bool:
+    """Tell whether a file is an archive, as opposed to one debug file. Raises OSError."""
+    with open(path, "rb") as file:
+        head = file.read(reports.HEAD_BYTES)
+    return objects.sniff(head) is None and archive.sniff(head) is not None
+
+
+def debug_files(
+    path: str, limits: ArchiveLimits, scratch: str | None, problems: list[Diagnostic]
+) -> Iterator[archive.Member]:
+    """Yield the debug files of an archive; ``problems`` takes what could not be read."""
+    members = archive.unpack(path, limits, name=os.path.basename(path), spool_dir=scratch, problems=problems)
+    return (m for m in members if objects.sniff(bytes(m.data[: reports.HEAD_BYTES])) is not None)
+
+
+def write(path: Path, data: Data) -> Path:
+    """Write a new file and return its path."""
+    with path.open("xb") as file, memoryview(data) as view:
+        file.write(view)
+    return path
+
+
+def _map(descriptor: int) -> mmap.mmap:
+    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
