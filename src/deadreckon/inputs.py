@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from deadreckon import objects, reports
 from deadreckon.errors import UnknownFormat
 from deadreckon.model.event import Attachment, Diagnostic
-from deadreckon.wire import archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deadreckon.config import ArchiveLimits
+    from deadreckon.wire import archive
 
 __all__ = ["Crash", "Data", "crashes", "debug_files", "is_archive", "open_input", "size_of", "write"]
 
@@ -75,6 +75,8 @@ def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimit
     if kind or reports.detect(head) is not None:
         yield Crash(data, name)
         return
+    from deadreckon.wire import archive  # noqa: PLC0415  (most inputs are no archive)
+
     artifact = objects.sniff(head)
     if artifact is not None:
         raise UnknownFormat(f"this is a debug file or an executable ({artifact}), not a crash")
@@ -84,6 +86,8 @@ def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimit
 
 
 def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Iterator[Crash]:
+    from deadreckon.wire import archive  # noqa: PLC0415
+
     problems: list[Diagnostic] = []
     attachments: list[Attachment] = []
     found: list[tuple[bytes | Path, archive.Member]] = []
@@ -120,6 +124,8 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
 
 def is_archive(path: str) -> bool:
     """Tell whether a file is an archive, as opposed to one debug file. Raises OSError."""
+    from deadreckon.wire import archive  # noqa: PLC0415
+
     with open(path, "rb") as file:
         head = file.read(reports.HEAD_BYTES)
     return objects.sniff(head) is None and archive.sniff(head) is not None
@@ -129,6 +135,8 @@ def debug_files(
     path: str, limits: ArchiveLimits, scratch: str | None, problems: list[Diagnostic]
 ) -> Iterator[archive.Member]:
     """Yield the debug files of an archive; ``problems`` takes what could not be read."""
+    from deadreckon.wire import archive  # noqa: PLC0415
+
     members = archive.unpack(path, limits, name=os.path.basename(path), spool_dir=scratch, problems=problems)
     return (m for m in members if objects.sniff(bytes(m.data[: reports.HEAD_BYTES])) is not None)
 

@@ -42,30 +42,34 @@ TERMINATORS = frozenset(
 )
 """Functions a program dies in once it has found out that it must: how it ended, not why."""
 
-_LAMBDA = re.compile(
-    r"\{lambda\(.*?\)(?:#\d+)?\}|<lambda(?:\(.*?\)|_[0-9a-f]+|_\d+)?>|\{\{closure\}\}|\$_\d+|'lambda\d*'"
-)
-_ANONYMOUS = re.compile(
-    r"\(anonymous namespace\)|`anonymous[ -]namespace'|\{anonymous\}|_GLOBAL__N_\w*|anonymous-namespace"
-)
-_CLONE = re.compile(
+# Patterns stay text until a name needs them: compiling all of them would cost each short-lived process 10 ms.
+_LAMBDA = r"\{lambda\(.*?\)(?:#\d+)?\}|<lambda(?:\(.*?\)|_[0-9a-f]+|_\d+)?>|\{\{closure\}\}|\$_\d+|'lambda\d*'"
+_ANONYMOUS = r"\(anonymous namespace\)|`anonymous[ -]namespace'|\{anonymous\}|_GLOBAL__N_\w*|anonymous-namespace"
+_CLONE = (
     r"(?:\.(?:cold|part|isra|constprop|llvm|lto_priv|localalias|warm|hot|unlikely|__uniq|\d+)\b(?:\.\d+)*)+$"
     r"| \[clone [^\]]*\]| \(\.[^()]*\)$"
 )
-_ABI_TAG = re.compile(r"\[abi:[^\]]*\]")
-_RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
-_RUST_CRATE_HASH = re.compile(r"\[[0-9a-f]{8,16}\](?=::|$|>)")
-_OPERATOR = re.compile(r"operator\s*(?:<=>|<<=|>>=|->\*|->|<<|>>|<=|>=|<|>|\(\))")
+_ABI_TAG = r"\[abi:[^\]]*\]"
+_RUST_HASH = r"::h[0-9a-f]{16}$"
+_RUST_CRATE_HASH = r"\[[0-9a-f]{8,16}\](?=::|$|>)"
 
 
 @lru_cache(maxsize=65_536)
 def normalize_function(name: str) -> str:
     """Return a readable function name without arguments, template arguments, clone marks, hashes and numbering."""
     text = name[:_MAX_NAME]
-    text = _RUST_CRATE_HASH.sub("", _RUST_HASH.sub("", _ABI_TAG.sub("", _CLONE.sub("", text))))
     if text.startswith(("-[", "+[")):  # Objective-C: -[Class(Category) selector:with:], all of it counts.
         return text
-    text = _LAMBDA.sub("lambda", _ANONYMOUS.sub("anonymous", text))
+    if "." in text or " [clone" in text:
+        text = re.sub(_CLONE, "", text)
+    if "[" in text:
+        text = re.sub(_RUST_CRATE_HASH, "", re.sub(_ABI_TAG, "", text))
+    if "::h" in text:
+        text = re.sub(_RUST_HASH, "", text)
+    if "lambda" in text or "closure" in text or "$_" in text:
+        text = re.sub(_LAMBDA, "lambda", text)
+    if "nonymous" in text or "GLOBAL__N" in text:
+        text = re.sub(_ANONYMOUS, "anonymous", text)
     return _without_templates(strip_arguments(text)).strip() or name
 
 
@@ -81,18 +85,18 @@ def _without_templates(text: str) -> str:
     return "".join((*kept, text[at:]))
 
 
-_SYSTEM_PATHS = re.compile(
-    r"/(?:usr/)?lib(?:x?32|64|exec)?/|/(?:usr/)?s?bin/ld|/System/|/Library/Apple/|/apex/|/system/|/vendor/lib|/data/app/webview"
-    r"|[a-z]:/windows/|linux-(?:gate|vdso)|\[v(?:dso|syscall)\]",
-    re.IGNORECASE,
+_SYSTEM_PREFIXES = (
+    "/lib/", "/lib32/", "/lib64/", "/libx32/", "/usr/lib/", "/usr/lib32/", "/usr/lib64/", "/usr/libx32/",
+    "/usr/libexec/", "/system/", "/library/apple/", "/apex/", "/vendor/lib", "c:/windows/", "linux-gate", "linux-vdso",
+    "[vdso]",
+)  # fmt: skip
+_RUNTIMES = frozenset(
+    """
+    libc libm libdl librt libpthread libstdc++ libgcc_s libc++ libc++abi libunwind libdispatch libobjc dyld ld ld64
+    linux-gate linux-vdso ntdll kernel32 kernelbase user32 gdi32 win32u ucrtbase msvcrt combase rpcrt4 ole32
+    """.split()
 )
-_SYSTEM_MODULES = re.compile(
-    r"(?:lib(?:c|m|dl|rt|pthread|stdc\+\+|gcc_s|c\+\+|c\+\+abi|unwind|system_\w+|dispatch|objc\.A)|ld(?:-linux[\w-]*|64|-musl[\w-]*)?)"
-    r"(?:[-.][\w.-]*)?\.(?:so|dylib)(?:\.[\d.]+)?"
-    r"|(?:ntdll|kernel32|kernelbase|user32|gdi32|win32u|ucrtbase|msvcrt|msvcp\d+\w*|vcruntime\d+\w*|combase|rpcrt4|ole32)\.dll"
-    r"|dyld|linux-(?:gate|vdso)[\w.]*",
-    re.IGNORECASE,
-)
+_RUNTIME_PREFIXES = ("ld-linux", "ld-musl", "libsystem_", "msvcp", "vcruntime")
 
 
 def in_app(frame: Frame) -> bool | None:
@@ -110,7 +114,12 @@ def in_app(frame: Frame) -> bool | None:
 
 @lru_cache(maxsize=8192)
 def _system_package(package: str) -> bool:
-    return bool(_SYSTEM_PATHS.match(package.replace("\\", "/")) or _SYSTEM_MODULES.fullmatch(module_name(package)))
+    path = package.replace("\\", "/").lower()
+    if path.startswith(_SYSTEM_PREFIXES):
+        return True
+    name = module_name(path)
+    # libc.so.6, libc-2.23.so, libobjc.A.dylib, libstdc++.so.6.0.30: what stands before version and suffix.
+    return name.startswith(_RUNTIME_PREFIXES) or re.split(r"\.(?:so|dylib|dll|a\.|\d)|-\d", name)[0] in _RUNTIMES
 
 
 def module_name(package: str) -> str:

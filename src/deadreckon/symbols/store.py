@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 from deadreckon.config import Config, store_path
 from deadreckon.errors import LimitExceeded, Malformed, SourceUnavailable, SymbolError
 from deadreckon.model.ids import DebugId
-from deadreckon.symbols.builder import Builder
 from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table
 
 if TYPE_CHECKING:
     from deadreckon.model.tables import RuleTable, SymTable
+    from deadreckon.symbols.builder import Builder
 
 __all__ = ["Added", "ModuleTables", "SymbolStore"]
 
@@ -68,14 +68,26 @@ class SymbolStore:
 
     def __init__(self, config: Config) -> None:
         self.root = Path(store_path(config))
-        self._builder = Builder(seconds=config.symbols.build_seconds, max_bytes=config.symbols.build_bytes)
+        self._limits = config.symbols
+        self._started: Builder | None = None
         self._max_file = config.symbols.max_file_bytes
         self._open: OrderedDict[str, TableFile] = OrderedDict()
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """End the builder's child process."""
-        self._builder.close()
+        if self._started is not None:
+            self._started.close()
+
+    @property
+    def _builder(self) -> Builder:
+        """The helper process; a crash whose tables are all there needs none, nor the packages to start one."""
+        from deadreckon.symbols.builder import Builder  # noqa: PLC0415
+
+        with self._lock:
+            if self._started is None:
+                self._started = Builder(seconds=self._limits.build_seconds, max_bytes=self._limits.build_bytes)
+            return self._started
 
     @property
     def temporary(self) -> Path:

@@ -68,7 +68,9 @@ def modules_on_stacks(crash: RawCrash) -> NDArray[np.int64]:
         found = found & np.uint64(ARCHITECTURES[crash.arch].address_mask(crash))
     at_module = np.searchsorted(start, found, side="right") - 1
     inside = (at_module >= 0) & (found <= end[np.maximum(at_module, 0)])
-    return np.unique(order[at_module[inside]])
+    hit = np.zeros(len(crash.modules), np.bool_)
+    hit[order[at_module[inside]]] = True
+    return np.flatnonzero(hit)
 
 
 def _spans(modules: Sequence[Module]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int64]]:

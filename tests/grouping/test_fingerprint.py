@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deadreckon.grouping.fingerprint import MAX_FRAMES, fingerprint, title_and_culprit
+from deadreckon.model.event import Event, ExceptionInfo, Frame, Source, Thread
+
+APP, LIBC = "/opt/app", "/lib/x86_64-linux-gnu/libc.so.6"
+
+
+def frame(function: str | None, package: str | None = APP, trust: str = "cfi", **more: Any) -> Frame:
+    status = "symbolicated" if function else "missing_symbol"
+    return Frame(status=status, function=function, package=package, trust=trust, in_app=package == APP, **more)
+
+
+def event(*frames: Frame, kind: str | None = "SIGSEGV", **more: Any) -> Event:
+    exceptions = [ExceptionInfo(type=kind)] if kind else None
+    thread = Thread(id=1, crashed=True, frames=list(frames))
+    return Event(
+        schema="",
+        event_id="",
+        status="ok",
+        source=Source(format="test"),
+        exceptions=exceptions,
+        threads=[thread],
+        **more,
+    )
+
+
+def counted(*frames: Frame) -> list[str]:
+    return [c.text for c in fingerprint(event(*frames)).components or () if c.contributes][1:]
+
+
+def test_the_hash_is_the_documented_one() -> None:
+    """Anyone can check it: BLAKE2b over tag, u32 length and bytes of each field."""
+    found = fingerprint(event(frame("f(int)"), frame("g")))
+    fields = [(b"T", b"SIGSEGV"), (b"F", b"f"), (b"F", b"g")]
+    data = b"".join(tag + struct.pack("<I", len(text)) + text for tag, text in fields)
+    assert found.id == hashlib.blake2b(data, digest_size=16, person=b"native128/1").hexdigest()
+    assert found.algorithm == "native128/1"
+
+
+def test_only_own_frames_count_where_there_are_any() -> None:
+    assert counted(frame("memcpy", LIBC), frame("f"), frame("qsort", LIBC), frame("g")) == ["f", "g"]
+    assert counted(frame("memcpy", LIBC), frame("qsort", LIBC)) == ["memcpy", "qsort"]
+
+
+def test_starts_ends_guesses_and_strays_do_not_count() -> None:
+    frames = (frame("abort"), frame("f"), frame("stale", trust="scan"), frame(None), frame("_start"), frame(None, None))
+    assert counted(*frames) == ["f"]
+
+
+def test_without_any_symbol_addresses_count() -> None:
+    assert counted(frame(None, rva="0x10"), frame(None, rva="0x20"), frame(None, rva="0x30", trust="scan")) == [
+        "app+0x10",
+        "app+0x20",
+    ]
+
+
+def test_recursion_counts_once() -> None:
+    deep = [frame("f")] * 61
+    assert counted(*deep, frame("main")) == ["f", "main"]
+    (told,) = [c for c in fingerprint(event(*deep)).components or () if c.text == "f"]
+    assert "61 in a row" in told.why
+
+
+def test_depth_is_bounded() -> None:
+    frames = [frame(f"f{'x' * i}") for i in range(400)]
+    found = fingerprint(event(*frames))
+    assert len([c for c in found.components or () if c.contributes]) == MAX_FRAMES + 1
+    assert len(found.components or ()) <= 129
+    assert found.id == fingerprint(event(*frames[: MAX_FRAMES + 5])).id
+
+
+def test_without_frames_the_message_decides() -> None:
+    one, two, three = (
+        fingerprint(event(kind=None, message=m)) for m in ("out of memory", "out of memory", "disk full")
+    )
+    assert one.id == two.id != three.id
+    assert len(fingerprint(event(kind=None)).id) == 32
+
+
+names = st.lists(st.sampled_from(["f", "g", "ab", "a", "b", "x::y", "main"]), max_size=8)
+
+
+@given(names, names)
+def test_equal_components_equal_ids(one: list[str], two: list[str]) -> None:
+    found = [fingerprint(event(*map(frame, n))) for n in (one, two)]
+    texts = [[c.text for c in f.components or () if c.contributes] for f in found]
+    assert (texts[0] == texts[1]) == (found[0].id == found[1].id)
+
+
+def test_title_names_the_first_frame_that_counts() -> None:
+    stack = (frame("abort", LIBC), frame("ns::f<int>(int)", filename="f.cpp", lineno=3), frame("main"))
+    assert title_and_culprit(event(*stack)) == ("SIGSEGV in ns::f<>", "ns::f<> (f.cpp:3)")
+    assert title_and_culprit(event()) == ("SIGSEGV", None)
+    assert title_and_culprit(event(frame(None, rva="0x10"))) == ("SIGSEGV in app+0x10", "app+0x10")
+    assert title_and_culprit(event(frame(None, None), kind=None)) == (
+        "Crash in address in no module",
+        "address in no module",
+    )
