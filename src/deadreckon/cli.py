@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     added = command("jobs", _jobs, "Show, retry or remove the jobs of a job directory.")
     added.add_argument("action", choices=("status", "retry", "purge"))
     added.add_argument("jobdir", metavar="JOBDIR")
+    added.add_argument("job", metavar="JOB", nargs="?", help="the one failed job to retry (default: all)")
+    added.add_argument(
+        "--older-than", metavar="DAYS", type=_days, default=7.0, help="purge jobs that ended before that (default: 7)"
+    )
 
     command("demo", _demo, "Process the crash that comes with the package, then run a worker on it.")
     added = command("doctor", _doctor, "Say what is installed, what is missing and what degrades without it.")
@@ -145,6 +149,16 @@ def _count(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
+    return value
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of days, got {text!r}")
     return value
 
 
@@ -357,10 +371,18 @@ def _symbols(options: argparse.Namespace) -> int:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from deadreckon.worker.spool import submit
+    from deadreckon.worker.submit import submit
 
-    attach = [*options.attach, *options.symbols]
-    print(submit(options.jobdir, options.inputs, kind=options.kind, attributes=dict(options.attr), attach=attach))
+    print(
+        submit(
+            options.jobdir,
+            options.inputs,
+            kind=options.kind,
+            attributes=dict(options.attr),
+            attach=options.attach,
+            symbols=options.symbols,
+        )
+    )
     return OK
 
 
@@ -375,10 +397,14 @@ def _worker(options: argparse.Namespace) -> int:
 def _jobs(options: argparse.Namespace) -> int:
     import json
 
-    from deadreckon.worker import spool
+    from deadreckon.worker import jobs
 
-    action: Any = {"status": spool.jobs_status, "retry": spool.jobs_retry, "purge": spool.jobs_purge}[options.action]
-    print(json.dumps(action(options.jobdir)))
+    if options.action == "retry":
+        print(jobs.retry(options.jobdir, options.job))
+    elif options.action == "purge":
+        print(jobs.purge(options.jobdir, options.older_than * jobs.DAY))
+    else:
+        print(json.dumps(jobs.status(options.jobdir)))
     return OK
 
 

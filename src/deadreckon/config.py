@@ -86,8 +86,9 @@ class WorkerConfig:
     max_attempts: int = 3
     poll_seconds: float = 0.5
     keep_input: bool = True
-    durability: str = "none"
-    """``none``: leave it to the kernel; ``file``: fsync results; ``file+dir``: and the directories."""
+    durability: str = "file"
+    """What survives a power failure. ``none``: what the kernel wrote so far; ``file``: results, for which fsync is
+    called before they take the input's place; ``file+dir``: and the names of jobs, so that none is processed again."""
 
 
 @dataclass(frozen=True, slots=True)

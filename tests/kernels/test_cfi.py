@@ -14,7 +14,7 @@ from elftools.elf.elffile import ELFFile
 
 from deadreckon.kernels.cfi import rules_from_frames
 from deadreckon.model import tables
-from oracle.frames import Rule, Spans, decode, rule_at
+from oracle.frames import Rule, Spans, check, decode, rule_at
 from synth.cfi import FrameSection, advance, block, def_cfa, offset, sleb, uleb
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def ours(data: bytes, *, is_eh: bool = True, address: int = 0, base: int = 0, po
     table = rules_from_frames(
         column, is_eh=is_eh, section_addr=address, image_base=base, pointer_size=pointer_size
     )
-    well_formed(table, len(data))
+    proportionate(table, len(data))
     return table
 
 
@@ -49,24 +49,12 @@ def agree(table: RuleTable, truth: Spans, extra: list[int]) -> int:
     return sum(rule is not None for rule in found)
 
 
-def well_formed(table: RuleTable, size: int) -> None:
-    """Check what the walker relies on, and that a table is in proportion to its section."""
-    assert (np.diff(table.rva.astype(np.int64)) >= 0).all()
-    used = table.rule[table.rule != tables.NO_RULE]
-    assert (used < len(table.rules)).all()
+def proportionate(table: RuleTable, size: int) -> None:
+    """Check that a table is well-formed and no larger than its section makes it."""
+    check(table)
     assert len(table.rva) <= size
     assert len(table.expr) <= size
     assert len(table.rules) <= len(table.rva)
-    kind, register, value, _, first, count = table.rules.T
-    assert np.isin(kind, (tables.CFA_REG, tables.CFA_EXPR)).all()
-    assert ((register >= 0) & (register < 34)).all()
-    assert ((first >= 0) & (count >= 0) & (count <= 34) & (first + count <= len(table.saved))).all()
-    blocks = [value[kind == tables.CFA_EXPR]]
-    if len(table.saved):
-        assert ((table.saved[:, 0] >= 0) & (table.saved[:, 0] < 34)).all()
-        blocks.append(table.saved[np.isin(table.saved[:, 1], (tables.REG_EXPR, tables.REG_VAL_EXPR)), 2])
-    refs = np.concatenate(blocks)
-    assert ((refs >= 0) & (refs < max(1, len(table.expr)))).all()
 
 
 # --- Real files -----------------------------------------------------------------------------------------------------
@@ -417,19 +405,19 @@ def test_random_bytes() -> None:
 def test_long_common_parts_are_not_run_without_end() -> None:
     """Functions that take turns with two long CIEs: what was read before the fuel is spent stays."""
     section = FrameSection()
-    program = def_cfa(7, 8) + offset(16, 1) + b"\0" * 30_000
+    program = def_cfa(7, 8) + offset(16, 1) + b"\0" * 5000
     cies = [section.cie(program), section.cie(program + b"\x08\x03")]
-    for i in range(2000):
+    for i in range(300):
         section.fde(cies[i % 2], 0x1000 + 0x20 * i, 0x10, advance(4))
     found = rows(ours(bytes(section)))
     assert found[0] == (0x1000, FIRST)
-    assert len(found) < 2000
+    assert 2 < len(found) < 600
 
 
 def test_many_distinct_rules() -> None:
     section = FrameSection()
     cie = section.cie(def_cfa(7, 8) + offset(16, 1))
-    section.fde(cie, 0x1000, 0x10_0000, b"".join(advance(1) + b"\x0e" + uleb(8 * i) for i in range(2, 70_000)))
+    section.fde(cie, 0x1000, 0x10_0000, b"".join(advance(1) + b"\x0e" + uleb(8 * i) for i in range(2, 20_000)))
     table = ours(bytes(section))
-    assert len(table.rules) == 69_999
-    assert rule_at(table, 69_998) == (("reg", 7, 8 * 69_999), (RA,), 16, False)
+    assert len(table.rules) == 19_999
+    assert rule_at(table, 19_998) == (("reg", 7, 8 * 19_999), (RA,), 16, False)

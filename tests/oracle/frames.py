@@ -11,6 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from elftools.dwarf.callframe import FDE, CallFrameInfo
 from elftools.dwarf.structs import DWARFStructs
 
@@ -115,8 +116,27 @@ def rule_at(table: RuleTable, row: int) -> Rule | None:
     return cfa, tuple(registers), flags >> 8 & 0xFF, bool(flags & tables.SIGNAL_FRAME)
 
 
+def check(table: RuleTable) -> None:
+    """Assert what the walker relies on: order, and that every reference stays within its column."""
+    assert (np.diff(table.rva.astype(np.int64)) >= 0).all()
+    assert len(table.rva) == len(table.rule)
+    used = table.rule[table.rule != tables.NO_RULE]
+    assert (used < len(table.rules)).all()
+    kind, register, value, flags, first, count = table.rules.T
+    assert np.isin(kind, (tables.CFA_REG, tables.CFA_EXPR)).all()
+    assert ((register >= 0) & (register < _COLUMNS)).all()
+    assert ((flags >> 8 >= 0) & (flags >> 8 < _COLUMNS)).all()
+    assert ((first >= 0) & (count >= 0) & (count <= _COLUMNS) & (first + count <= len(table.saved))).all()
+    number, what, argument = table.saved.T
+    assert ((number >= 0) & (number < _COLUMNS)).all()
+    assert np.isin(what, list(_KINDS)).all()
+    for ref in (*value[kind == tables.CFA_EXPR], *argument[np.isin(what, (tables.REG_EXPR, tables.REG_VAL_EXPR))]):
+        _block(table, int(ref))
+
+
 def _block(table: RuleTable, ref: int) -> bytes:
     data = table.expr.tobytes()
+    assert ref >= 0
     length = shift = 0
     while data[ref] & 0x80:
         length |= (data[ref] & 0x7F) << shift

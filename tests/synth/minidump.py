@@ -9,8 +9,16 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deadreckon.config import ReportLimits
+from deadreckon.reports.minidump import read
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from deadreckon.model.crash import RawCrash, RawThread
+
+LINUX, WINDOWS, MACOS = 0x8201, 2, 0x8101
+X86, ARM, AMD64, ARM64, ARM64_OLD = 0, 5, 9, 12, 0x8003
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ class Minidump:
         self.version = version
         self.sections: dict[str, list[Item]] = {}
         self.directory: list[tuple[int, str]] = []
+        self._streams = 0
         self._threads: list[Item] = []
         self._thread_count = 0
         self._modules: list[Item] = []
@@ -139,7 +148,8 @@ class Minidump:
 
     def stream(self, stream_type: int, *items: Item) -> str:
         """Add a stream."""
-        label = self.section(*items, label=f"stream{len(self.directory)}")
+        label = self.section(*items, label=f"stream{self._streams}")
+        self._streams += 1
         self.directory.append((stream_type, label))
         return label
 
@@ -295,3 +305,19 @@ def crashpad(
         *location(dump.section(*entries)),
         *location(dump.section(*links)),
     )
+
+
+def read_built(dump: Minidump, padding: bytes = b"") -> RawCrash:
+    """Read a dump under the default limits, with ``padding`` after the counts of its lists."""
+    return read(dump.finish(padding), ReportLimits())
+
+
+def codes(crash: RawCrash) -> list[str]:
+    """Return the codes of its diagnostics."""
+    return [d.code for d in crash.diagnostics]
+
+
+def crashed(crash: RawCrash) -> RawThread:
+    """Return the one thread that crashed."""
+    (thread,) = [t for t in crash.threads if t.crashed]
+    return thread

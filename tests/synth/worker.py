@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import resource
 import signal
 import sys
 import time
@@ -14,11 +16,58 @@ from typing import TYPE_CHECKING, Any
 
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, Source
+from deadreckon.worker import jobs
 from deadreckon.worker.runner import Processor, work
-from deadreckon.worker.spool import Job, Spool, jobs_retry, submit
+from deadreckon.worker.spool import Lease, Spool
+from deadreckon.worker.submit import submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from deadreckon.worker.description import Job
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def reason(jobdir: Path, job: str) -> str:
+    told = json.loads((jobdir / "failed" / job / "diagnostics.json").read_bytes())
+    return f"{told['diagnostics'][0]['code']}: {told['diagnostics'][0]['message']}"
+
+
+def settle(path: Path) -> Path:
+    """Let it look as if written long ago."""
+    os.utime(path, (1, 1), follow_symlinks=False)
+    return path
+
+
+def drop(jobdir: Path, name: str, content: bytes = b"fine") -> Path:
+    """Put a bare file into ``new/``."""
+    with Spool(jobdir):
+        pass
+    path = jobdir / "new" / name
+    path.write_bytes(content)
+    return settle(path)
+
+
+def claim(spool: Spool) -> Lease:
+    lease = spool.claim()
+    assert lease is not None
+    return lease
+
+
+def drain(jobdir: Path, config: WorkerConfig | None = None, processor: Processor | None = None) -> list[str]:
+    """Conclude all there is in this process; return what became of each."""
+    outcomes: list[str] = []
+    with Spool(jobdir, config) as spool:
+        work(spool, processor or obey, wait=_wait, end=outcomes.append, once=True)
+    return outcomes
+
+
+def _wait(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def event_of(content: bytes) -> Event:
@@ -40,6 +89,9 @@ def stub(config: Config) -> Processor:
 def obey(job: Job) -> list[Event]:
     content = Path(job.paths("crash")[0]).read_bytes()
     order, _, argument = content.decode().partition(" ")
+    if job.scratch:
+        (Path(job.scratch) / "unpacked").write_bytes(content)
+    sys.audit("deadreckon.tests.processing")
     match order:
         case "sleep":
             time.sleep(float(argument.split()[0]))
@@ -54,6 +106,8 @@ def obey(job: Job) -> list[Event]:
                 time.sleep(60)
         case "allocate":
             list(b"x" * (1 << 40))
+        case "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, -1))
         case "bug":
             raise ValueError(argument)
         case "disk":
@@ -66,9 +120,55 @@ def obey(job: Job) -> list[Event]:
     return [event_of(content)]
 
 
+KILL_POINTS = {
+    "before the claim": ("os.rename", "/input$", False),
+    "after the claim": ("os.rename", "/input$", True),
+    "while processing": ("deadreckon.tests.processing", "", False),
+    "before the event is whole": ("os.rename", "/event.jsonl$", False),
+    "after the event is whole": ("os.rename", "/event.jsonl$", True),
+    "before it is moved to done": ("os.rename", "/done/", False),
+    "after it was moved to done": ("os.rename", "/done/", True),
+    "before the reason is whole": ("os.rename", "/diagnostics.json$", False),
+    "after the reason is whole": ("os.rename", "/diagnostics.json$", True),
+    "after it was moved to failed": ("os.rename", "/failed/", True),
+    "before it is given back": ("os.rename", "/new/", False),
+    "after it was given back": ("os.rename", "/new/", True),
+}
+"""Audit events of a worker process: what happens, the path that is renamed to, and whether to wait until it has."""
+
+
+def dying(config: Config) -> Processor:
+    """Kill this process or its supervisor at a point of KILL_POINTS, once."""
+    told = json.loads(config.store)
+    event, path, afterwards = KILL_POINTS[told["point"]]
+    steps = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "open", "deadreckon.tests.processing"}
+    armed = False
+    busy = False
+
+    def act(happened: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal armed, busy
+        if busy or happened not in steps:
+            return
+        here = happened == event and re.search(path, str(arguments[1]) if arguments else "") is not None
+        if armed or (here and not afterwards):
+            busy = True
+            try:
+                os.close(os.open(told["once"], os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            if told["victim"] == "supervisor":
+                os.kill(told["pid"], signal.SIGKILL)
+                time.sleep(60)  # It takes its children with it.
+            os.kill(os.getpid(), signal.SIGKILL)
+        armed = here
+
+    sys.addaudithook(act)
+    return obey
+
+
 def broken(config: Config) -> Processor:
     """Fail before any job is taken."""
-    raise RuntimeError(f"no engine for {config.store!r}")
+    raise RuntimeError(f"no engine for {config.worker}")
 
 
 def supervise() -> None:
@@ -76,7 +176,8 @@ def supervise() -> None:
     from deadreckon.worker.supervisor import run
 
     told: dict[str, Any] = json.loads(sys.argv[1])
-    config = Config(worker=WorkerConfig(**told.pop("worker", {})))
+    store = json.dumps({**told.pop("kill", {}), "pid": os.getpid()})
+    config = Config(store=store, worker=WorkerConfig(**told.pop("worker", {})))
     summary = run(told.pop("jobdir"), config, processor=globals()[told.pop("processor", "stub")], **told)
     sys.stdout.write(json.dumps(asdict(summary)))
 
@@ -94,6 +195,17 @@ def race() -> None:
         spool.ack(lease, obey(spool.load(lease)))
     spool.close()
     sys.stdout.write(json.dumps(mine))
+
+
+def drain_as_nobody() -> None:
+    """Conclude all there is as a user to whom permissions matter; tell the outcomes."""
+    jobdir = Path(sys.argv[1])
+    if os.geteuid() == 0:
+        for path in [jobdir, *jobdir.rglob("*")]:
+            os.chown(path, 65534, 65534)
+        jobdir.parent.chmod(0o755)
+        os.setuid(65534)
+    sys.stdout.write(json.dumps(drain(jobdir)))
 
 
 ORDERS = ["fine 1", "fine 2", "bug 3", "disk 4", "garbage 5"]
@@ -152,7 +264,7 @@ def _live(jobdir: Path, config: WorkerConfig) -> None:
         spool.claim()
         spool.close()
         _conclude_some(spool, 9)
-        jobs_retry(jobdir)
+        jobs.retry(jobdir)
         other = Spool(jobdir, config)
         other.claim()
         os.close(other._lock)  # As if killed.

@@ -12,7 +12,7 @@ from deadreckon.adapters.text import render, safe
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.engine import Engine
 from deadreckon.errors import SourceUnavailable
-from deadreckon.worker.spool import submit
+from deadreckon.worker.submit import submit
 from deadreckon.worker.supervisor import run as run_worker
 
 if TYPE_CHECKING:

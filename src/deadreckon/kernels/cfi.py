@@ -5,7 +5,7 @@ Sources: DWARF 5 section 6.4 (call frame information) and 7.24 (its encoding); L
 (``DW_CFA_AARCH64_negate_ra_state``). The oracle is pyelftools' own table decoder (tests/kernels/test_cfi.py).
 
 Two kernels: ``scan`` finds the CIEs and FDEs, ``lower`` runs the programs of the FDEs in address order. A record
-that contradicts the format ends (scan) or is skipped (lower); what was read before it stays.
+whose length contradicts the format ends the reading; one whose contents do is skipped, or the rest of its function.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BYTES = array(types.uint8, readonly=True)
 _I64, _U32, _I32, _U8 = types.int64, types.uint32, types.int32, types.uint8
 
 _MAX_I32 = 0x7FFF_FFFF
-_ROWS_FULL, _RULES_FULL, _FUEL_SPENT = -1, -2, -3
+_ROWS_FULL, _RULES_FULL = -1, -2
 
 
 @kernel()
@@ -354,13 +354,15 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
             state[:] = stack[depth]
         elif op == 0x2D or op == 0x2C:  # DW_CFA_AARCH64_negate_ra_state(_with_pc); on SPARC: GNU_window_save
             state[cfa + 3] ^= 1
+        elif (op == 0x0D or op == 0x0E or op == 0x13) and state[cfa] != CFA_REG:
+            # Half a rule, valid only where a register and an offset are in force (DWARF 5, 6.4.2.2).
+            result = -1
+            break
         elif op == 0x0E:  # DW_CFA_def_cfa_offset
             state[cfa + 2], at = _uleb(data, at, end)
-            state[cfa] = CFA_REG
         elif op == 0x13:  # DW_CFA_def_cfa_offset_sf
             value, at = _sleb(data, at, end)
             state[cfa + 2] = value * data_align
-            state[cfa] = CFA_REG
         elif op == 0x0F:  # DW_CFA_def_cfa_expression
             state[cfa] = CFA_EXPR
             state[cfa + 2] = at
@@ -396,7 +398,6 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
                 state[cfa + 1] = register
                 state[cfa + 2], at = _uleb(data, at, end)
             elif op == 0x0D:  # DW_CFA_def_cfa_register
-                state[cfa] = CFA_REG
                 state[cfa + 1] = register
             elif op == 0x10 or op == 0x16:  # DW_CFA_expression, DW_CFA_val_expression
                 kind = REG_EXPR if op == 0x10 else REG_VAL_EXPR
@@ -444,11 +445,15 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
 
 
 @kernel()
-def _expression(data, at, end, blob, used):
-    """Copy a DWARF block (its length included) into ``blob``; returns (its reference, bytes used) or (-1, used)."""
-    length, body = _uleb(data, at, end)
-    if body < 0 or length < 0 or length > end - body:
-        return np.int64(-1), used
+def _expression(data, at, blob, used, copied):
+    """Copy a DWARF block (its length included) into ``blob``; returns (its reference, bytes used).
+
+    ``_run`` has checked the block. Each is copied once however many rows it is part of, so ``blob`` needs no more
+    room than the section.
+    """
+    if copied[at] >= 0:
+        return np.int64(copied[at]), used
+    length, body = _uleb(data, at, len(data))
     total = body + length - at
     # The PLT has one expression for thousands of rows: look among the last ones before adding another.
     back = used
@@ -462,11 +467,11 @@ def _expression(data, at, end, blob, used):
                 same = False
                 break
         if same:
+            copied[at] = back
             return back, used
-    if used + total > len(blob):
-        return np.int64(-1), used
     for i in range(total):
         blob[used + i] = data[at + i]
+    copied[at] = used
     return used, used + total
 
 
@@ -482,16 +487,18 @@ def _expression(data, at, end, blob, used):
         array(_I32, 2),
         array(_U8),
         array(_I32),
+        array(_I32),
         _I64,
         array(_I64),
     )
 )
-def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, fuel, counts):
+def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, table, fuel, counts):
     """Run every FDE (sorted by start) and fill the columns; ``counts`` receives rows, rules, saved, blob bytes used.
 
-    ``table`` is a hash table of rules (-1 where free), its length a power of two. Returns 0, or a negative code when
-    a column is too short.
+    ``blob`` is as long as ``data``; ``copied`` too, and receives each expression's place in it. ``table`` is a hash
+    table of rules (-1 where free), its length a power of two. Returns 0, or a negative code when a column is too short.
     """
+    copied[:] = -1
     n_rows = n_rules = n_saved = used = 0
     state = np.zeros(_STATE, np.int64)
     initial = np.zeros(_STATE, np.int64)
@@ -502,6 +509,7 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, f
     mask = np.uint64(len(table) - 1)
     previous_end = np.int64(0)
     last_cie = np.int64(-1)
+    usable = False
     last_rule = np.int64(NO_RULE)
     for f in range(len(fdes)):
         start = fdes[f, _FDE_START]
@@ -522,6 +530,9 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, f
                     break
                 at = out[0]
             initial[:] = state
+            usable = code == 0
+        if not usable:
+            continue  # Without its common part a function's program means something else.
         state[:] = initial
         out[2] = 0
         at = fdes[f, _FDE_FROM]
@@ -537,8 +548,6 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, f
         while True:
             code = _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel)
             fuel = out[3]
-            if fuel < 0:
-                return _FUEL_SPENT
             at = out[0]
             reached = out[1] if code == 1 else limit
             if code < 0:
@@ -551,23 +560,21 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, f
                 if state[cfa + 3]:
                     flags |= SIGNED_RA
                 n_current = 0
-                valid = state[cfa] != CFA_NONE and cie[_CIE_RA] < _REGISTERS
+                valid = state[cfa] != CFA_NONE and 0 <= cie[_CIE_RA] < _REGISTERS
                 cfa_offset = state[cfa + 2]
-                if state[cfa] == CFA_EXPR:
-                    cfa_offset, used = _expression(data, state[cfa + 2], len(data), blob, used)
-                    valid = valid and cfa_offset >= 0
-                if not -_MAX_I32 <= cfa_offset <= _MAX_I32 or not 0 <= state[cfa + 1] < _REGISTERS:
+                if valid and state[cfa] == CFA_EXPR:
+                    cfa_offset, used = _expression(data, state[cfa + 2], blob, used, copied)
+                elif not 0 <= state[cfa + 1] < _REGISTERS:
                     valid = False
-                for r in range(_REGISTERS):
+                if not -_MAX_I32 <= cfa_offset <= _MAX_I32:
+                    valid = False
+                for r in range(_REGISTERS if valid else 0):
                     kind = state[r]
                     if kind == REG_SAME:
                         continue
                     value = state[_REGISTERS + r]
                     if kind in (REG_EXPR, REG_VAL_EXPR):
-                        value, used = _expression(data, value, len(data), blob, used)
-                        if value < 0:
-                            kind = REG_UNDEFINED
-                            value = 0
+                        value, used = _expression(data, value, blob, used, copied)
                     if kind == REG_UNDEFINED:
                         value = 0
                         if r == cie[_CIE_RA]:
@@ -683,6 +690,7 @@ def rules_from_frames(
     rva = np.empty(n_rows, np.uint32)
     rule = np.empty(n_rows, np.uint32)
     blob = np.empty(size, np.uint8)
+    copied = np.empty(size, np.int32)
     capacity = 1 << 14
     while True:
         rules = np.empty((capacity, 6), np.int32)
@@ -690,7 +698,7 @@ def rules_from_frames(
         table = np.full(capacity * 2, -1, np.int32)
         # Instructions run are linear in the section, but a long CIE program counts once for each run of its FDEs.
         fuel = 64 * size + 4096
-        code = _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, table, fuel, counts)
+        code = _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, table, fuel, counts)
         if code != _RULES_FULL or capacity > 4 * n_rows:
             break
         capacity *= 4

@@ -141,14 +141,26 @@ def _block_uleb(code, at, end):
 
 
 @kernel()
+def _signed(value, word):
+    """Return a word as a signed number."""
+    if word == 4 and value & np.uint64(0x8000_0000):
+        return np.int64(value) - np.int64(0x1_0000_0000)
+    return np.int64(value)
+
+
+@kernel()
 def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, buffer):
     """Run the DWARF expression at ``ref`` (its ULEB128 length first); return (value, True) or (0, False).
 
-    The CFA is on the stack at the start where there is one (DWARF 5, 6.4.2.3). Two operations of the vendor range
-    stand for Breakpad's: 0xe1 aligns down, 0xe2 and 0xe3 divide unsigned.
+    The CFA is on the stack at the start where there is one (DWARF 5, 6.4.2.3). Values are as wide as an address
+    (2.5.1). Three operations of the vendor range stand for Breakpad's: 0xe1 aligns down, 0xe2 and 0xe3 divide unsigned.
     """
     stack = np.zeros(_STACK_DEPTH, np.uint64)
     limit = len(code)
+    if ref < 0:
+        return np.uint64(0), False
+    narrow = np.uint64(0xFFFF_FFFF) if word == 4 else ~np.uint64(0)
+    bits = np.uint64(8 * word)
     length, at, _, _ = _block_uleb(code, ref, limit)
     if at > limit or length > np.uint64(limit - at):
         return np.uint64(0), False
@@ -251,14 +263,14 @@ def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, bu
                 return np.uint64(0), False
             top = stack[n - 1]
             if op == 0x20:
-                stack[n - 1] = ~top
-            elif op == 0x1F or np.int64(top) < 0:
-                stack[n - 1] = ~top + np.uint64(1)
+                stack[n - 1] = ~top & narrow
+            elif op == 0x1F or _signed(top, word) < 0:
+                stack[n - 1] = ~top + np.uint64(1) & narrow
         elif op == 0x23:  # DW_OP_plus_uconst
             value, at, _, _ = _block_uleb(code, at, stop)
             if at > stop or n < 1:
                 return np.uint64(0), False
-            stack[n - 1] += value
+            stack[n - 1] = stack[n - 1] + value & narrow
         elif op == 0x28 or op == 0x2F:  # DW_OP_bra, DW_OP_skip
             if at + 2 > stop:
                 return np.uint64(0), False
@@ -287,15 +299,12 @@ def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, bu
             if op == 0x1A:
                 left &= right
             elif op == 0x1B:  # DW_OP_div is signed
-                if right == 0 or (np.int64(right) == -1):
-                    if right == 0:
-                        return np.uint64(0), False
+                if right == 0:
+                    return np.uint64(0), False
+                negative = (_signed(left, word) < 0) != (_signed(right, word) < 0)
+                left = np.uint64(abs(_signed(left, word))) // np.uint64(abs(_signed(right, word)))
+                if negative:
                     left = ~left + np.uint64(1)
-                else:
-                    quotient = abs(np.int64(left)) // abs(np.int64(right))
-                    if (np.int64(left) < 0) != (np.int64(right) < 0):
-                        quotient = -quotient
-                    left = np.uint64(quotient)
             elif op == 0x1C:
                 left -= right
             elif op == 0x1D or op == 0xE3:  # DW_OP_mod
@@ -309,23 +318,23 @@ def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, bu
             elif op == 0x22:
                 left += right
             elif op == 0x24:
-                left = left << right if right < 64 else np.uint64(0)
+                left = left << right if right < bits else np.uint64(0)
             elif op == 0x25:
-                left = left >> right if right < 64 else np.uint64(0)
+                left = left >> right if right < bits else np.uint64(0)
             elif op == 0x26:
-                left = np.uint64(np.int64(left) >> np.int64(min(right, np.uint64(63))))
+                left = np.uint64(_signed(left, word) >> np.int64(min(right, np.uint64(63))))
             elif op == 0x27:
                 left ^= right
             elif op == 0x29:
                 left = np.uint64(left == right)
             elif op == 0x2A:
-                left = np.uint64(np.int64(left) >= np.int64(right))
+                left = np.uint64(_signed(left, word) >= _signed(right, word))
             elif op == 0x2B:
-                left = np.uint64(np.int64(left) > np.int64(right))
+                left = np.uint64(_signed(left, word) > _signed(right, word))
             elif op == 0x2C:
-                left = np.uint64(np.int64(left) <= np.int64(right))
+                left = np.uint64(_signed(left, word) <= _signed(right, word))
             elif op == 0x2D:
-                left = np.uint64(np.int64(left) < np.int64(right))
+                left = np.uint64(_signed(left, word) < _signed(right, word))
             elif op == 0x2E:
                 left = np.uint64(left != right)
             elif op == 0xE1:
@@ -338,18 +347,16 @@ def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, bu
                 left //= right
             else:
                 return np.uint64(0), False
-            stack[n - 1] = left
+            stack[n - 1] = left & narrow
         else:
             return np.uint64(0), False
         if push:
             if n >= _STACK_DEPTH:
                 return np.uint64(0), False
-            stack[n] = value
+            stack[n] = value & narrow
             n += 1
     if at != stop or n < 1:
         return np.uint64(0), False
-    if word == 4:
-        return stack[n - 1] & np.uint64(0xFFFF_FFFF), True
     return stack[n - 1], True
 
 
@@ -470,7 +477,7 @@ def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buff
     narrow = np.uint64(0xFFFF_FFFF) if word == 4 else ~np.uint64(0)
     cfa = np.uint64(0)
     if rules[at] == CFA_REG:
-        if not valid >> np.uint64(rules[at + 1]) & one:
+        if not 0 <= rules[at + 1] < WIDTH or not valid >> np.uint64(rules[at + 1]) & one:
             return np.uint64(0), False
         cfa = regs[rules[at + 1]] + np.uint64(np.int64(rules[at + 2]))
     elif rules[at] == CFA_EXPR:
@@ -527,12 +534,13 @@ def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buff
             known &= ~(one << np.uint64(r))
             if r == ra:
                 return known, False
-    if not got_ra:
+    if got_ra:
+        caller[p[P_PC]] = caller[ra]
+    else:
         # No rule for the return address: it is still in the link register (a leaf), or the rule is of no use.
         if p[P_LR] < 0 or ra >= WIDTH or not valid >> np.uint64(ra) & one:
             return known, False
-        caller[ra] = regs[ra]
-    caller[p[P_PC]] = caller[ra]
+        caller[p[P_PC]] = regs[ra]
     known |= one << np.uint64(p[P_PC])
     if p[P_LR] >= 0 and not signal and ra == p[P_LR]:
         # The caller's own link register was overwritten by its call; only its frame can tell it.

@@ -6,7 +6,6 @@ caches hold the same ``STACK CFI`` text for Mach-O and PE files, so this module 
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BreakpadIdentity", "identify", "read_rules", "rules_from_text"]
 
-_RULE = re.compile(r"(\S+):\s+(.*?)(?=\s+\S+:(?:\s|$)|\s*$)")
 _MAX_RULE_TOKENS = 64
+_MAX_LINE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,29 @@ class _Builder:
     rules: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
     saved: list[tuple[int, int, int]] = field(default_factory=list)
     expr: bytearray = field(default_factory=bytearray)
-    known: dict[str, int] = field(default_factory=dict)
+    known: dict[tuple[tuple[str, str], ...], int] = field(default_factory=dict)
     blocks: dict[bytes, int] = field(default_factory=dict)
 
-    def rule(self, text: str) -> int:
-        """Return the index of the rule that a text of ``REG: expression`` parts states, NO_RULE if it is unusable."""
-        index = self.known.get(text)
+    def parts(self, text: str) -> dict[str, str]:
+        """Split ``REG: expression REG: expression ...``; other registers are no concern, and the last rule counts."""
+        found: dict[str, list[str]] = {}
+        expression: list[str] = []
+        for token in text.split():
+            if token[-1] == ":" and len(token) > 1:
+                index = self.registers.index(token[:-1])
+                expression = []
+                if index >= 0 or token in {".cfa:", ".ra:"}:
+                    found[self.registers.names[index] if index >= 0 else token[:-1]] = expression
+            else:
+                expression.append(token)
+        return {name: " ".join(tokens) for name, tokens in found.items()}
+
+    def rule(self, parts: dict[str, str]) -> int:
+        """Return the index of a rule, NO_RULE if it is unusable."""
+        key = tuple(parts.items())
+        index = self.known.get(key)
         if index is None:
-            index = self.known[text] = self._lower(dict(_RULE.findall(text)))
+            index = self.known[key] = self._lower(dict(parts))
         return index
 
     def _lower(self, parts: dict[str, str]) -> int:
@@ -96,11 +110,18 @@ class _Builder:
         text = parts.pop(".ra", None)
         if text is None:
             text = "" if registers.lr >= 0 else f".cfa -{registers.word_size} + ^"
+        # "As it was on entry", in epilogues (3,242 lines of breakpad_unittests.sym for ARM64): in the link register.
+        if text == ".ra" and registers.lr >= 0:
+            text = registers.names[ra]
         for name, expression in (*parts.items(), (registers.names[ra], text)):
             index = registers.index(name)
             if index < 0 or not expression:
                 continue
             what, value = self._register(expression)
+            if what < 0:
+                if index == ra:
+                    return NO_RULE
+                what = REG_UNDEFINED
             if what == REG_REGISTER and value == index:
                 what, value = REG_SAME, 0
             if index == ra and what == REG_UNDEFINED:
@@ -115,7 +136,7 @@ class _Builder:
 
     def _cfa(self, text: str) -> tuple[int, int, int]:
         tokens = text.split()
-        if len(tokens) == 3 and tokens[2] in "+-":
+        if len(tokens) == 3 and tokens[2] in {"+", "-"}:
             register, offset = self.registers.index(tokens[0]), _integer(tokens[1])
             if register >= 0 and offset is not None:
                 return CFA_REG, register, offset if tokens[2] == "+" else -offset
@@ -132,21 +153,26 @@ class _Builder:
             return REG_VAL_OFFSET, 0
         if tokens == [".cfa", "^"]:
             return REG_OFFSET, 0
-        if len(tokens) in {3, 4} and tokens[0] == ".cfa" and tokens[2] in "+-" and tokens[3:] in ([], ["^"]):
+        if len(tokens) in {3, 4} and tokens[0] == ".cfa" and tokens[2] in {"+", "-"} and tokens[3:] in ([], ["^"]):
             offset = _integer(tokens[1])
             if offset is not None:
                 return (REG_OFFSET if len(tokens) == 4 else REG_VAL_OFFSET), offset if tokens[2] == "+" else -offset
         if len(tokens) == 1 and (register := self.registers.index(tokens[0])) >= 0:
             return REG_REGISTER, register
         block = self._compile(tokens)
-        return (REG_UNDEFINED, 0) if block is None else (REG_VAL_EXPR, block)
+        return (-1, 0) if block is None else (REG_VAL_EXPR, block)
 
     def _compile(self, tokens: list[str]) -> int | None:
-        """Translate a postfix expression to a DWARF block in ``expr``; None where it says what DWARF can't."""
-        if not tokens or len(tokens) > _MAX_RULE_TOKENS:
+        """Translate a postfix expression to a DWARF block in ``expr``; None where it isn't one or DWARF has no word."""
+        if len(tokens) > _MAX_RULE_TOKENS:
             return None
         code = bytearray()
+        depth = 0
         for token in tokens:
+            takes = _OPERANDS.get(token, 0)
+            if depth < takes:
+                return None
+            depth += 1 - takes
             if token in _OPERATORS:
                 code += _OPERATORS[token]
             elif (value := _integer(token)) is not None:
@@ -155,7 +181,9 @@ class _Builder:
                 code += bytes((0x92, register, 0))  # DW_OP_bregx
             else:
                 return None
-        # The kernel leaves the CFA on the stack under a register's expression; Breakpad's starts empty.
+        # Values left over would be an error of Breakpad's; the kernel has the CFA below them and couldn't tell.
+        if depth != 1:
+            return None
         block = _uleb(len(code)) + code
         found = self.blocks.get(bytes(block))
         if found is None:
@@ -175,6 +203,7 @@ _OPERATORS = {
     "/": b"\xe2",
     "%": b"\xe3",
 }
+_OPERANDS = {"+": 2, "-": 2, "*": 2, "@": 2, "/": 2, "%": 2, "^": 1}
 
 
 def _integer(token: str) -> int | None:
@@ -210,28 +239,21 @@ def rules_from_text(data: bytes | memoryview, arch: Arch) -> RuleTable:
     if registers is None:
         return RuleTable.empty()
     builder = _Builder(registers)
-    blocks: list[tuple[int, int, list[tuple[int, int]]]] = []
-    rows: list[tuple[int, int]] = []
-    text = ""
+    blocks: list[tuple[int, int, list[tuple[int, str]]]] = []
     start = end = 0
     for line in _cfi_lines(data):
-        parts = line.split(None, 5 if line.startswith("STACK CFI INIT ") else 3)
+        is_init = line.startswith("STACK CFI INIT ")
+        parts = line.split(None, 5 if is_init else 3)
         try:
-            if parts[2] == "INIT":
+            if is_init:
+                start = end = 0
                 start = int(parts[3], 16)
                 end = start + int(parts[4], 16)
-                text = parts[5].strip() if len(parts) > 5 else ""
-                rows = [(start, builder.rule(text))]
-                blocks.append((start, end, rows))
+                blocks.append((start, end, [(start, parts[5] if len(parts) > 5 else "")]))
             else:
                 address = int(parts[2], 16)
-                if not start <= address < end or len(parts) < 4:
-                    continue
-                # A register's later rule replaces its earlier one: dict() of the parts keeps the last.
-                text = " ".join(f"{name}: {rule}" for name, rule in dict(_RULE.findall(f"{text} {parts[3]}")).items())
-                if address == rows[-1][0]:
-                    rows.pop()
-                rows.append((address, builder.rule(text)))
+                if start <= address < end:
+                    blocks[-1][2].append((address, parts[3]))
         except (ValueError, IndexError):
             continue
     return _table(builder, blocks)
@@ -242,23 +264,36 @@ def _cfi_lines(data: bytes | memoryview) -> Iterable[str]:
     at = 0 if raw.startswith(b"STACK CFI ") else raw.find(b"\nSTACK CFI ") + 1
     if at or raw.startswith(b"STACK CFI "):
         for line in raw[at:].splitlines():
-            if line.startswith(b"STACK CFI "):
+            if line.startswith(b"STACK CFI ") and len(line) <= _MAX_LINE:
                 yield line.decode("ascii", "replace")
 
 
-def _table(builder: _Builder, blocks: list[tuple[int, int, list[tuple[int, int]]]]) -> RuleTable:
+def _rows(builder: _Builder, lines: list[tuple[int, str]]) -> list[tuple[int, int]]:
+    """Return (address, rule) pairs: each line changes the registers it names, from its address on."""
+    parts: dict[str, str] = {}
+    rows: list[tuple[int, int]] = []
+    for address, text in sorted(lines, key=lambda line: line[0]):
+        parts = parts | builder.parts(text)
+        if rows and rows[-1][0] == address:
+            rows.pop()
+        rows.append((address, builder.rule(parts)))
+    return rows
+
+
+def _table(builder: _Builder, blocks: list[tuple[int, int, list[tuple[int, str]]]]) -> RuleTable:
     blocks.sort(key=lambda block: block[0])
     rva: list[int] = []
     rule: list[int] = []
     previous_end = 0
     last = NO_RULE
-    for start, end, rows in blocks:
+    for start, end, lines in blocks:
         if end <= previous_end or end > 0xFFFF_FFFE:
             continue
         if last != NO_RULE and start > previous_end:
             rva.append(previous_end)
             rule.append(NO_RULE)
             last = NO_RULE
+        rows = _rows(builder, lines)
         for i, (address, index) in enumerate(rows):
             following = rows[i + 1][0] if i + 1 < len(rows) else end
             if following <= previous_end or following <= address or index == last:

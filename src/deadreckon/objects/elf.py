@@ -8,7 +8,9 @@ by kernels. Identity is read by hand, because a directory of thousands of files 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,6 +35,11 @@ _MAX_RVA = 0xFFFF_FFFE
 _MAX_HEADERS = 4096
 _MAX_NOTES = 256
 _MAX_SECTION = 1 << 30
+_MAX_SECTIONS = 1 << 16
+_MAX_PROBLEMS = 16
+_MAX_NAME = 4096
+_UNREADABLE = (struct.error, OverflowError)
+"""What unpacking at an offset outside the file raises, the latter where the offset takes more than 63 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ def identify(data: bytes | memoryview) -> ElfIdentity:
             machine, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = struct.unpack_from(
                 order + "HIIIIIHHHHHH", data, 18
             )
-    except struct.error as e:
+    except _UNREADABLE as e:
         raise Malformed("ELF header", offset=16, expected="64 bytes", got=len(data)) from e
     image_base: int | None = None
     build_id: bytes | None = None
@@ -68,7 +75,7 @@ def identify(data: bytes | memoryview) -> ElfIdentity:
     for i in range(min(phnum, _MAX_HEADERS)):
         try:
             fields = segment.unpack_from(data, phoff + i * max(phentsize, segment.size))
-        except struct.error:
+        except _UNREADABLE:
             break
         kind = fields[0]
         offset, vaddr, filesz = (fields[2], fields[3], fields[5]) if wide else (fields[1], fields[2], fields[4])
@@ -81,7 +88,7 @@ def identify(data: bytes | memoryview) -> ElfIdentity:
         for i in range(min(shnum, _MAX_HEADERS)):
             try:
                 _, kind, _, _, offset, size = section.unpack_from(data, shoff + i * max(shentsize, section.size))
-            except struct.error:
+            except _UNREADABLE:
                 break
             if kind == _SHT_NOTE:
                 build_id = _build_id(data, offset, size, order)
@@ -125,67 +132,82 @@ class ElfTables:
     """What the section table leads to; addresses are relative to the image base.
 
     ``text`` u32[n, 2]: start and end of the executable sections, sorted. ``objects``: named data (start, end, name),
-    sorted, not overlapping; a jump through a wild pointer may land in one.
+    sorted, not overlapping; a jump through a wild pointer may land in one. ``problems``: one message for each part
+    that could not be read.
     """
 
-    rules: RuleTable
-    text: NDArray[np.uint32]
-    objects: list[tuple[int, int, str]]
+    rules: RuleTable = field(default_factory=RuleTable.empty)
+    text: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
+    objects: list[tuple[int, int, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def read(stream: IO[bytes]) -> ElfTables:
     """Read unwind rules (``.eh_frame``, or ``.debug_frame`` where that says more), code and data ranges.
 
-    Raises Malformed where pyelftools can't find its way through the section table.
+    A damaged section costs what it held. Raises Malformed where there is no way to the sections.
     """
     from elftools.common.exceptions import ELFError  # noqa: PLC0415  (47 ms that a look-up never needs)
     from elftools.construct import ConstructError  # noqa: PLC0415
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415
 
+    broken = (
+        *(ELFError, ConstructError, Malformed, struct.error, zlib.error),
+        *(ValueError, LookupError, ArithmeticError, AssertionError),
+    )
+    found = ElfTables()
+
+    @contextmanager
+    def costs(what: str) -> Iterator[None]:
+        try:
+            yield
+        except broken as e:
+            found.problems.append(f"{what}: {e}")
+
     try:
         elf = ELFFile(stream)
         image_base = next((s["p_vaddr"] for s in elf.iter_segments("PT_LOAD")), 0)
-        sections = {s.name: s for s in elf.iter_sections()}
-        return ElfTables(
-            _rules(elf, sections, image_base), _text(sections.values(), image_base), _objects(sections, elf, image_base)
-        )
-    except (
-        ELFError,
-        ConstructError,
-        struct.error,
-        ValueError,
-        KeyError,
-        IndexError,
-        AssertionError,
-        OverflowError,
-    ) as e:
-        raise Malformed("ELF section table", got=f"{type(e).__name__}: {e}") from e
+        count = elf.num_sections()
+    except broken as e:
+        raise Malformed("ELF header", got=f"{type(e).__name__}: {e}") from e
+    sections: dict[str, Any] = {}
+    for i in range(min(count, _MAX_SECTIONS)):
+        with costs(f"section {i}"):
+            section = elf.get_section(i)
+            sections[section.name] = section
+        if len(found.problems) == _MAX_PROBLEMS:
+            break
+    if count and not sections:
+        raise Malformed("ELF section table", got=found.problems[0])
+    for name, is_eh in ((".eh_frame", True), (".debug_frame", False), (".zdebug_frame", False)):
+        with costs(name):
+            rules = _rules(elf, sections, name, is_eh=is_eh, image_base=image_base)
+            # Android's system libraries keep a token .eh_frame and describe the rest in .debug_frame.
+            if len(rules.rva) > len(found.rules.rva):
+                found.rules = rules
+    with costs("executable sections"):
+        found.text = _text(sections.values(), image_base)
+    with costs("symbols"):
+        found.objects = _objects(sections, elf, image_base)
+    return found
 
 
-def _rules(elf: Any, sections: dict[str, Any], image_base: int) -> RuleTable:
+def _rules(elf: Any, sections: dict[str, Any], name: str, *, is_eh: bool, image_base: int) -> RuleTable:
     from deadreckon.kernels.cfi import rules_from_frames  # noqa: PLC0415
 
-    best = RuleTable.empty()
-    if not elf.little_endian:
-        return best
+    section = sections.get(name)
+    if section is None or section["sh_type"] == "SHT_NOBITS" or not elf.little_endian:
+        return RuleTable.empty()
     address = {name: s["sh_addr"] for name, s in sections.items()}
-    for name, is_eh in ((".eh_frame", True), (".debug_frame", False), (".zdebug_frame", False)):
-        section = sections.get(name)
-        if section is None or section["sh_type"] == "SHT_NOBITS" or section.data_size > _MAX_SECTION:
-            continue
-        found = rules_from_frames(
-            np.frombuffer(_section_bytes(section, name), np.uint8),
-            is_eh=is_eh,
-            section_addr=section["sh_addr"],
-            image_base=image_base,
-            pointer_size=elf.elfclass // 8,
-            text_addr=address.get(".text", 0),
-            data_addr=address.get(".got", address.get(".got.plt", 0)),
-        )
-        # Android's system libraries keep a token .eh_frame and describe the rest in .debug_frame.
-        if len(found.rva) > len(best.rva):
-            best = found
-    return best
+    return rules_from_frames(
+        np.frombuffer(_section_bytes(section, name), np.uint8),
+        is_eh=is_eh,
+        section_addr=section["sh_addr"],
+        image_base=image_base,
+        pointer_size=elf.elfclass // 8,
+        text_addr=address.get(".text", 0),
+        data_addr=address.get(".got", address.get(".got.plt", 0)),
+    )
 
 
 def _text(sections: Iterable[Any], image_base: int) -> NDArray[np.uint32]:
@@ -200,16 +222,16 @@ def _text(sections: Iterable[Any], image_base: int) -> NDArray[np.uint32]:
 
 def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[int, int, str]]:
     table = sections.get(".symtab") or sections.get(".dynsym")
-    if table is None or table["sh_type"] == "SHT_NOBITS" or table.data_size > _MAX_SECTION:
+    if table is None or table["sh_type"] == "SHT_NOBITS":
         return []
-    names = elf.get_section(table["sh_link"]).data()
+    names = _section_bytes(elf.get_section(table["sh_link"]), ".strtab")
     order: Literal["<", ">"] = "<" if elf.little_endian else ">"
     if elf.elfclass == 64:
         layout = [("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]
     else:
         layout = [("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]
     dtype = np.dtype(layout).newbyteorder(order)
-    data = table.data()
+    data = _section_bytes(table, table.name)
     symbols = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
     kept = symbols[(symbols["info"] & 0xF == _STT_OBJECT) & (symbols["shndx"] != 0) & (symbols["size"] > 0)]
     found: list[tuple[int, int, str]] = []
@@ -221,7 +243,7 @@ def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[
         start = value - image_base
         if start < previous_end or start + size > _MAX_RVA:
             continue
-        end = names.find(b"\0", ref)
+        end = names.find(b"\0", ref, ref + _MAX_NAME)
         name = names[ref : end if end >= 0 else ref].decode("utf-8", "replace")
         if name:
             found.append((start, start + size, name))
@@ -230,9 +252,9 @@ def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[
 
 
 def _section_bytes(section: Any, name: str) -> bytes:
+    if section.data_size > _MAX_SECTION:
+        raise Malformed(f"ELF section {name}", expected=f"at most {_MAX_SECTION} bytes", got=section.data_size)
     data: bytes = section.data()
     if name.startswith(".zdebug") and data[:4] == b"ZLIB":
-        import zlib  # noqa: PLC0415
-
         return zlib.decompressobj().decompress(data[12:], min(int.from_bytes(data[4:12], "big"), _MAX_SECTION))
     return data

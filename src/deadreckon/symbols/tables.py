@@ -76,6 +76,7 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
                     image = elf.read(stream)
                 rule_table = image.rules
                 sym = _bounded(sym, image)
+                problems.extend(image.problems)
             elif rules:
                 rule_table = _rule_table(obj, path, Arch.parse(info["arch"]))
         except Exception as e:  # noqa: BLE001
@@ -119,8 +120,21 @@ def _sym_table(obj: Any) -> SymTable:
         return SymTable.empty()
     with obj.make_symcache().open_stream() as stream:
         sym = symcache.read(stream.read())
-    sym.range_loc = np.where(np.isin(_outermost(sym), _named(sym, _PLACEHOLDER)), NONE, sym.range_loc).astype(np.uint32)
+    sym = _without_placeholders(sym)
     sym.base = _base_ranges(sym)
+    return sym
+
+
+def _without_placeholders(sym: SymTable) -> SymTable:
+    """Take away made-up names; a line that stands under one is real and stays, without a function."""
+    made_up = _named(sym, _PLACEHOLDER)
+    if not len(made_up):
+        return sym
+    lines = np.append(sym.locations[:, 1], np.uint32(0))
+    lineless = lines[np.minimum(sym.range_loc, len(sym.locations))] == 0
+    sym.range_loc = np.where(lineless & np.isin(_outermost(sym), made_up), NONE, sym.range_loc).astype(np.uint32)
+    sym.functions = sym.functions.copy()
+    sym.functions[made_up, 0] = NONE
     return sym
 
 

@@ -8,32 +8,38 @@ encryption). Return codes: archive.h of libarchive 3.6.2.
 from __future__ import annotations
 
 import functools
-import io
 import os
-import struct
-import zlib
-from ctypes import CFUNCTYPE, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p, string_at
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    byref,
+    c_char_p,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_ssize_t,
+    c_void_p,
+    cast,
+    string_at,
+)
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deadreckon.errors import LimitExceeded, MissingDependency
-from deadreckon.wire.archive import COMPRESSED, Damaged, Entry, sniff
+from deadreckon.errors import MissingDependency
+from deadreckon.wire._directories import check_directory
+from deadreckon.wire._kinds import COMPRESSED, sniff
+from deadreckon.wire._reading import BLOCK_BYTES, Damaged, Entry, HeaderMeter, Source, beginning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import BinaryIO, Self
+    from collections.abc import Iterator
+    from typing import Self
 
-    from deadreckon.wire.archive import Kind
+    from deadreckon.wire._reading import Kind
 
 EOF, OK, RETRY, WARN, FAILED, FATAL = 1, 0, -10, -20, -25, -30
-BLOCK_BYTES = 1 << 20
-TAR_BLOCK_BYTES = 512
-DIRECTORY_BYTES = 8 << 20
-"""Largest table of contents, uncompressed; libarchive takes up to thirty times as much to hold it."""
-ENCODED_BYTES = 1 << 16
-"""Largest description of a 7z's compressed header; writers need some 40 bytes."""
+READ_CALLBACK = CFUNCTYPE(c_ssize_t, c_void_p, c_void_p, POINTER(c_void_p))
 
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "version_string": (c_char_p,),
@@ -44,6 +50,8 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "read_free": (c_int, c_void_p),
     "read_open_filename": (c_int, c_void_p, c_char_p, c_size_t),
     "read_open_memory": (c_int, c_void_p, c_void_p, c_size_t),
+    "read_open": (c_int, c_void_p, c_void_p, c_void_p, READ_CALLBACK, c_void_p),
+    "read_header_position": (c_int64, c_void_p),
     "read_next_header": (c_int, c_void_p, c_void_p),
     "read_data_block": (c_int, c_void_p, c_void_p, c_void_p, c_void_p),
     "entry_pathname": (c_char_p, c_void_p),
@@ -57,7 +65,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 _FORMATS: dict[str, tuple[str, ...]] = {
     "zip": ("zip",),
     "7z": ("7zip",),
-    "tar": ("tar",),
     "cab": ("cab",),
     "ar": ("ar",),
     "xar": ("xar",),
@@ -119,24 +126,26 @@ def open_archive(source: str | memoryview, kind: str) -> LibarchiveReader:
     and cab's would look into an executable. Raises Damaged, LimitExceeded for a table of contents too large to hold,
     and MissingDependency where this build lacks the kind.
     """
-    if kind in {"xar", "7z"}:
-        _check_directory(source, kind)
+    check_directory(source, kind)
+    if kind == "tar":
+        return TarReader(Source(source), 0)
     if kind not in COMPRESSED:
         return LibarchiveReader(source, kind, _FORMATS[kind])
-    with LibarchiveReader(source, kind, ("raw",)) as probe:
+    file = SingleReader(source, kind)
+    if not file.filters:
         # The gzip, bzip2, ... filters look closer than sniff does; content none of them takes comes out unchanged.
-        if not probe.filters:
-            raise Damaged(f"no {kind} header", fatal=True)
-        inner = sniff(probe.head())
-    return LibarchiveReader(source, kind, ("tar",) if inner == "tar" else ("raw",))
+        file.close()
+        raise Damaged(f"no {kind} header", fatal=True)
+    return TarReader(file, file.filters) if sniff(file.head) == "tar" else file
 
 
 class LibarchiveReader:
     """One archive open in libarchive, by just the formats given, and the filters a compressed ``kind`` may have."""
 
-    def __init__(self, source: str | memoryview, kind: str, formats: tuple[str, ...]) -> None:
-        self.single = formats == ("raw",)
-        self._sparse = formats == ("tar",)
+    single = False
+    _sparse = False
+
+    def __init__(self, source: str | memoryview | _Feed, kind: str, formats: tuple[str, ...]) -> None:
         self._lib = load()
         wanted = [f"format_{format_}" for format_ in formats]
         if kind in COMPRESSED:
@@ -157,9 +166,11 @@ class LibarchiveReader:
             self.close()
             raise
 
-    def _open(self, source: str | memoryview) -> None:
+    def _open(self, source: str | memoryview | _Feed) -> None:
         if isinstance(source, str):
             code = self._lib.read_open_filename(self._archive, os.fsencode(source), BLOCK_BYTES)
+        elif isinstance(source, _Feed):
+            code = self._lib.read_open(self._archive, None, None, source.callback, None)
         else:
             # ctypes refuses read-only buffers, which mapped files are; numpy tells the address without a copy.
             self._keep = np.frombuffer(source, np.uint8)
@@ -182,20 +193,6 @@ class LibarchiveReader:
     def bytes_read(self) -> int:
         """Return how far into the source reading has come, in bytes."""
         return int(self._lib.filter_bytes(self._archive, -1))
-
-    def head(self) -> bytes:
-        """Return the first tar block of a raw stream, or as much as can be read. Raises Damaged if that is nothing."""
-        found = b""
-        next(self.entries(), None)
-        try:
-            for _, block in self.blocks():
-                found += block
-                if len(found) >= TAR_BLOCK_BYTES:
-                    break
-        except Damaged:
-            if not found:
-                raise
-        return found[:TAR_BLOCK_BYTES]
 
     def entries(self) -> Iterator[Entry]:
         """Step through the entries; raises Damaged."""
@@ -237,88 +234,105 @@ class LibarchiveReader:
         return Damaged(told.decode("utf-8", "replace") if told else "damaged", fatal=code < FAILED)
 
 
-def _check_directory(source: str | memoryview, kind: str) -> None:
-    # These readers inflate the archive's directory and keep a record of each file before the first entry: 5 KB of 7z
-    # made libarchive use 800 MB, 300 KB of xar 1 GB (test_bombs_in_directories). A zip's directory isn't compressed.
-    try:
-        size = _xar_table_bytes(source) if kind == "xar" else _7z_header_bytes(source)
-    except (struct.error, zlib.error, IndexError, OverflowError) as e:
-        raise Damaged(f"unreadable directory: {e}", fatal=True) from e
-    if size > DIRECTORY_BYTES:
-        raise LimitExceeded("directory_bytes", DIRECTORY_BYTES, what=kind)
+class SingleReader(LibarchiveReader):
+    """One file under layers of compression; ``head`` is how it begins."""
+
+    single = True
+
+    def __init__(self, source: str | memoryview, kind: str) -> None:
+        super().__init__(source, kind, ("raw",))
+        try:
+            self._empty = next(super().entries(), None) is None
+            self._rest = super().blocks()
+            self.head, self._cut = beginning((block for _, block in self._rest), (Damaged,))
+        except BaseException:
+            self.close()
+            raise
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the file, which has no name."""
+        if not self._empty:
+            yield Entry(None)
+
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the content as (offset, up to 1 MiB). Raises Damaged."""
+        if self.head:
+            yield 0, self.head
+        if self._cut is not None:
+            raise self._cut
+        yield from self._rest
 
 
-def _read_at(source: str | memoryview, offset: int, size: int) -> bytes:
-    if isinstance(source, memoryview):
-        return bytes(source[offset : offset + size])
-    with open(source, "rb") as file:
-        file.seek(offset)
-        return file.read(size)
+class TarReader(LibarchiveReader):
+    """A tar, from a file or from under compression, with a bound on what its headers may take."""
+
+    _sparse = True
+
+    def __init__(self, file: Source | SingleReader, filters: int) -> None:
+        self._file = file
+        self._feed = _Feed(file.blocks())
+        try:
+            super().__init__(self._feed, "tar", ("tar",))
+        except BaseException:
+            file.close()
+            raise
+        self.filters = filters
+
+    def close(self) -> None:
+        """Release the library's memory and the source."""
+        super().close()
+        self._feed.close()
+        self._file.close()
+
+    def bytes_read(self) -> int:
+        """Return how far into the source reading has come, in bytes."""
+        return self._file.bytes_read()
+
+    def entries(self) -> Iterator[Entry]:
+        """Step through the entries; raises Damaged."""
+        entries = super().entries()
+        while True:
+            self._feed.meter.start_headers()
+            entry = next(entries, None)
+            if entry is None:
+                return
+            self._feed.meter.end_headers()
+            position = self._lib.read_header_position(self._archive)
+            yield entry._replace(header_bytes=self._lib.filter_bytes(self._archive, 0) - position)
+
+    def _damage(self, code: int) -> Damaged:
+        error = self._feed.error
+        if isinstance(error, Damaged):
+            return error
+        if error is not None:
+            raise error
+        return super()._damage(code)
 
 
-def _xar_table_bytes(source: str | memoryview) -> int:
-    # Big-endian: magic, u16 header size, u16 version, u64 length of the zlib-compressed table.
-    header_size, packed_size = struct.unpack(">4xH2xQ", _read_at(source, 0, 16))
-    if packed_size > DIRECTORY_BYTES:
-        return int(packed_size)
-    packed = _read_at(source, header_size, packed_size)
-    return len(zlib.decompressobj().decompress(packed, DIRECTORY_BYTES + 1))
+class _Feed:
+    """Hands blocks to libarchive. An error on the way ends the archive there, and is kept for who reads it."""
 
+    def __init__(self, blocks: Iterator[tuple[int, bytes]]) -> None:
+        self.meter = HeaderMeter()
+        self.error: BaseException | None = None
+        self.callback = READ_CALLBACK(self._read)
+        self._blocks = blocks
+        self._block = b""
 
-def _7z_header_bytes(source: str | memoryview) -> int:
-    # 7zFormat.txt of the LZMA SDK. Signature, version, crc, then u64 offset (from 32) and size of the header; that is
-    # plain, or 0x17 and where its packed form is: pack info, folders with their coders, 0x0C and the unpacked sizes.
-    offset, size = struct.unpack("<12xQQ4x", _read_at(source, 0, 32))
-    start = _read_at(source, 32 + min(offset, 1 << 62), min(size, ENCODED_BYTES))
-    if start[:2] != b"\x17\x06":
-        return int(size)
-    if size > ENCODED_BYTES:
-        raise IndexError("encoded header is too long")
-    header = io.BytesIO(start[2:])
-    number = functools.partial(_7z_number, header)
-    number()
-    packs = number()
-    while part := header.read(1)[0]:
-        if part == 0x09:
-            _repeat(packs, number)
-        else:
-            header.read(1 + 4 * packs)
-    header.read(2)
-    folders = number()
-    header.read(1)
-    outputs = 0
-    for _ in range(min(folders, size)):
-        coders = number()
-        folder_inputs = folder_outputs = 0
-        for _ in range(min(coders, size)):
-            flags = header.read(1)[0]
-            header.read(flags & 0x0F)
-            folder_inputs += number() if flags & 0x10 else 1
-            folder_outputs += number() if flags & 0x10 else 1
-            header.read(number() if flags & 0x20 else 0)
-        binds = max(folder_outputs - 1, 0)
-        _repeat(2 * binds, number)
-        packed = folder_inputs - binds
-        _repeat(packed if packed > 1 else 0, number)
-        outputs += folder_outputs
-    if header.read(1) != b"\x0c":
-        raise IndexError("no unpacked sizes")
-    return max(_repeat(outputs, number), default=0)
+    def _read(self, _archive: Any, _data: Any, buffer: Any) -> int:
+        try:
+            _, self._block = next(self._blocks, (0, b""))
+            self.meter.take(len(self._block))
+        except BaseException as e:  # noqa: BLE001 - ctypes would print it and go on
+            self.error = e
+            return FATAL
+        buffer[0] = cast(c_char_p(self._block), c_void_p)
+        return len(self._block)
 
-
-def _repeat(count: int, number: Callable[[], int]) -> list[int]:
-    # A count that lies runs into the end of the header, which raises IndexError.
-    return [number() for _ in range(count)]
-
-
-def _7z_number(file: BinaryIO) -> int:
-    # As many bytes follow as the first one has leading ones; its other bits are the highest.
-    first = file.read(1)[0]
-    extra = 8 - (first ^ 0xFF).bit_length()
-    low = file.read(extra)
-    if len(low) < extra:
-        raise IndexError("header ends in a number")
-    return int.from_bytes(low, "little") | (first & 0x7F >> extra) << 8 * extra
+    def close(self) -> None:
+        # The callback holds this object, and this object the callback.
+        del self.callback
+        self._blocks = iter(())
 
 
 def _support(what: str) -> Any:

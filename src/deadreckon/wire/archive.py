@@ -5,8 +5,8 @@ unlinked temporary file: a name from an archive is only ever shown, never opened
 archive is decided here by its first bytes, and each kind opens exactly the formats and filters it needs, so neither
 a crafted file nor a surprising one can choose its parser.
 
-Magic numbers: file(1)'s magic database, APPNOTE.TXT 4.3 (zip), POSIX.1-2017 pax (ustar), RFC 1952 (gzip), RFC 8878
-(zstd), the xz, lzip and LZ4 frame specifications, ECMA-119 8.1 (iso9660), [MS-CAB] 2.1.
+This file has the limits and the order of things; ``_kinds`` tells an archive by its first bytes, ``_reading`` is what a
+backend offers, ``_libarchive`` and ``_stdlib_archive`` are the two backends, ``_directories`` what both check first.
 """
 
 from __future__ import annotations
@@ -17,30 +17,24 @@ import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from deadreckon.errors import LimitExceeded, Malformed, MissingDependency
 from deadreckon.model.event import Diagnostic
+from deadreckon.wire._kinds import COMPRESSED, HEAD_BYTES, sniff
+from deadreckon.wire._reading import Damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import BinaryIO, Self
 
     from deadreckon.config import ArchiveLimits
+    from deadreckon.wire._reading import Backend, Entry, Reader
 
 __all__ = ["COMPRESSED", "HEAD_BYTES", "Buffer", "Member", "backend", "sniff", "unpack"]
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 """What content may come in."""
-
-Kind = Literal["file", "directory", "link", "special"]
-
-HEAD_BYTES = 0x8006
-"""How much of a file's beginning ``sniff`` looks at: iso9660 has its magic after sixteen sectors."""
-
-COMPRESSED = frozenset({"gz", "xz", "bz2", "zst", "lzma", "lz", "lz4", "Z", "rpm"})
-"""Kinds which wrap one stream without a directory; an rpm is a compressed cpio behind a header."""
 
 SMALL_BYTES = 8 << 20
 """Content up to this size stays in memory; above it goes to a temporary file."""
@@ -48,145 +42,7 @@ SMALL_BYTES = 8 << 20
 NOTES_PER_CODE = 16
 """Diagnostics kept of each code: an archive of 100,000 links needs no 100,000 lines to say so."""
 
-# Executables, dumps and debug files stay what they are even with an archive inside or appended: self-extracting
-# installers are PE files, and an isohybrid or a polyglot must not take a report's place (test_content_beats_container).
-_CONTENT = (
-    b"MZ",
-    b"\x7fELF",
-    b"\xfe\xed\xfa\xce",
-    b"\xfe\xed\xfa\xcf",
-    b"\xce\xfa\xed\xfe",
-    b"\xcf\xfa\xed\xfe",
-    b"\xca\xfe\xba\xbe",
-    b"MDMP",
-    b"plcrash",
-    b"Microsoft C/C++",
-    b"SYMC",
-    b"CMYS",
-    b"MODULE ",
-)
-
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"PK\x03\x04", "zip"),
-    (0, b"PK\x05\x06", "zip"),
-    (0, b"PK\x07\x08", "zip"),
-    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
-    (0, b"\x1f\x8b\x08", "gz"),
-    (0, b"\xfd7zXZ\x00", "xz"),
-    (0, b"BZh", "bz2"),
-    (0, b"\x28\xb5\x2f\xfd", "zst"),
-    (0, b"LZIP", "lz"),
-    (0, b"\x04\x22\x4d\x18", "lz4"),
-    (0, b"\x1f\x9d", "Z"),
-    (0, b"MSCF\x00\x00\x00\x00", "cab"),
-    (0, b"!<arch>\n", "ar"),
-    (0, b"\xed\xab\xee\xdb", "rpm"),
-    (0, b"xar!", "xar"),
-    (0, b"070701", "cpio"),
-    (0, b"070702", "cpio"),
-    (0, b"070707", "cpio"),
-    (0, b"Rar!\x1a\x07\x00", "rar"),
-    (0, b"Rar!\x1a\x07\x01\x00", "rar"),
-    (2, b"-lh", "lha"),
-    (2, b"-lz", "lha"),
-    (257, b"ustar", "tar"),
-    (0x8001, b"CD001", "iso"),
-)
-
 _SUFFIXES = (".gz", ".xz", ".bz2", ".zst", ".zstd", ".lzma", ".lz", ".lz4", ".z", ".rpm")
-
-
-def sniff(head: Buffer) -> str | None:
-    """Return the kind of archive these first HEAD_BYTES (or fewer) begin, None for anything else.
-
-    Kinds: zip (apk, ipa and jar too), 7z, gz, xz, bz2, zst, lz, lz4, lzma, Z, tar, cab, ar (deb too), rpm, xar, cpio,
-    iso, lha, rar.
-    """
-    start = bytes(head[:512])
-    if start.startswith(_CONTENT):
-        return None
-    for offset, magic, kind in _MAGIC:
-        if head[offset : offset + len(magic)] == magic and _plausible(kind, start):
-            return kind
-    if _is_lzma(start):
-        return "lzma"
-    return "tar" if _is_old_tar(start) else None
-
-
-def _plausible(kind: str, start: bytes) -> bool:
-    # Magics short enough for text and raw memory to hit by accident need a second field to agree.
-    if kind == "Z":
-        return len(start) > 2 and not start[2] & 0x60 and 9 <= start[2] & 0x1F <= 16
-    if kind == "bz2":
-        return start[3:4].isdigit() and start[4:10] in {b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"}
-    if kind == "lha":
-        return len(start) > 21 and start[6] == ord("-") and start[20] <= 3
-    return True
-
-
-def _is_lzma(start: bytes) -> bool:
-    # The .lzma header has no magic: properties (in practice always lc=3 lp=0 pb=2), dictionary size, content size.
-    if len(start) < 14 or start[0] != 0x5D:
-        return False
-    dictionary, size = int.from_bytes(start[1:5], "little"), int.from_bytes(start[5:13], "little")
-    power = dictionary.bit_length() - 1
-    return dictionary >= 4096 and dictionary in {1 << power, 3 << power >> 1} and (size >> 38 == 0 or size == 2**64 - 1)
-
-
-def _is_old_tar(start: bytes) -> bool:
-    # A v7 header has no magic, only the sum of its bytes with the sum's own field blank; some writers summed as signed.
-    digits = start[148:156].strip(b" \x00")
-    if len(start) < 512 or not start[0] or not digits or digits.strip(b"01234567"):
-        return False
-    counted = start[:148] + b" " * 8 + start[156:]
-    return int(digits, 8) in {sum(counted), sum(counted) - 256 * sum(b > 127 for b in counted)}
-
-
-class Entry(NamedTuple):
-    """What a backend knows of an entry before its content; ``name`` is None where it can't be told."""
-
-    name: str | None
-    kind: Kind = "file"
-    refused: str = ""
-    """Why the content can't be had (a password, a method), empty if it can."""
-
-
-class Damaged(Exception):
-    """An archive contradicts itself; ``fatal`` where nothing after this point can be read."""
-
-    def __init__(self, message: str, *, fatal: bool) -> None:
-        self.fatal = fatal
-        super().__init__(message)
-
-
-class Reader(Protocol):
-    """One open archive, read once from front to end."""
-
-    filters: int
-    """Layers of compression around the archive or the single file."""
-    single: bool
-    """The content is one compressed file, which has no name of its own."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None: ...
-    def entries(self) -> Iterator[Entry]:
-        """Step through the entries; raises Damaged."""
-
-    def blocks(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the current entry's content as (offset, up to 1 MiB); gaps are zeros. Raises Damaged."""
-
-    def bytes_read(self) -> int:
-        """Return how far into the source reading has come, in bytes."""
-
-
-class Backend(Protocol):
-    """A way of opening archives: ``_libarchive`` or ``_stdlib_archive``."""
-
-    def name(self) -> str:
-        """Return what it is, with its version."""
-
-    def open_archive(self, source: str | memoryview, kind: str) -> Reader:
-        """Open a path or buffer as ``kind``. Raises Damaged, LimitExceeded, MissingDependency, OSError."""
 
 
 @dataclass(slots=True)
@@ -325,6 +181,8 @@ class _Unpacking:
         """Read an entry, or read past it: None, with a note where that means a loss."""
         limits, at = self.budget.limits, "/".join((*path, name[:256]))
         self.budget.enter(at)
+        self.count_read(reader, path)
+        self.budget.spend(entry.header_bytes)
         if entry.refused:
             self.note("archive_entry_skipped", at, entry.refused)
             return None
@@ -338,8 +196,7 @@ class _Unpacking:
             # What isn't wanted is read as well: libarchive would inflate it uncounted on the way to the next entry,
             # and a directory in a tar.gz may claim a terabyte of content (test_bombs).
             for offset, block in reader.blocks():
-                if not path[1:]:
-                    self.budget.read_bytes = max(self.budget.read_bytes, reader.bytes_read())
+                self.count_read(reader, path)
                 if offset < sink.size:
                     raise Damaged("content overlaps itself", fatal=True)
                 end = offset + len(block)
@@ -350,6 +207,10 @@ class _Unpacking:
                     self.limit("max_entry_bytes", limits.max_entry_bytes, at, f"{at}: entry is too large")
                 sink.put(offset, block, keep=wanted)
             return sink.result() if wanted else None
+
+    def count_read(self, reader: Reader, path: tuple[str, ...]) -> None:
+        if not path[1:]:
+            self.budget.read_bytes = max(self.budget.read_bytes, reader.bytes_read())
 
     def member(self, member: Member) -> Iterator[Member]:
         kind = sniff(member.data[:HEAD_BYTES])
@@ -442,6 +303,6 @@ def _without_suffixes(name: str, layers: int) -> str:
 
 
 def _backend() -> Backend:
-    from deadreckon.wire import _libarchive, _stdlib_archive  # noqa: PLC0415 - both import this module
+    from deadreckon.wire import _libarchive, _stdlib_archive  # noqa: PLC0415 - loading the library takes a while
 
     return _libarchive if _libarchive.available() else _stdlib_archive

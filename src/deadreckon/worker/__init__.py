@@ -1,1 +1,5 @@
-"""The edges for a job directory."""
+"""The edges for a job directory: submit.py puts jobs in, supervisor.py works on them, jobs.py looks after them.
+
+From below: files.py (manners with other people's files), description.py (what a job is), spool.py (claims and
+results), runner.py (one worker), supervisor.py (its processes). docs/jobs.md tells the outside of it.
+"""

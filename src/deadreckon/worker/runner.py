@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from deadreckon.errors import ReportError
 from deadreckon.model.event import Attachment, Diagnostic, Event
-from deadreckon.worker.spool import Job, JobSource, Lease, Outcome
+from deadreckon.worker.description import Job
 
 if TYPE_CHECKING:
     from deadreckon.config import Config
+    from deadreckon.worker.spool import JobSource, Lease, Outcome
 
 __all__ = ["Processor", "engine_processor", "work"]
 
@@ -33,20 +34,26 @@ def engine_processor(config: Config) -> Processor:
 
     def process(job: Job) -> list[Event]:
         crashes = [f for f in job.files if f.role == "crash"]
+        symbols = job.paths("symbols", "sourcemap")
         attributes = dict(job.attributes)
         if job.project is not None:
             attributes.setdefault("project", job.project)
         events: list[Event] = []
-        for crash in crashes:
-            events += engine.process_file(
-                crash.path,
-                name=crash.name,
-                kind=job.kind,
-                attributes=attributes,
-                symbols=job.paths("symbols", "sourcemap"),
-                # An id names one event; several crash files have theirs from their bytes.
-                event_id=job.event_id if len(crashes) == 1 else None,
-            )
+        try:
+            for crash in crashes:
+                events += engine.process_file(
+                    crash.path,
+                    name=crash.name,
+                    kind=job.kind,
+                    attributes=attributes,
+                    symbols=symbols,
+                    # An id names one event; several crash files have theirs from their bytes.
+                    event_id=job.event_id if len(crashes) == 1 else None,
+                    scratch=job.scratch,
+                )
+        finally:
+            # Another job may have other files under the same path.
+            engine.forget(symbols)
         attached = [
             Attachment(name=f.name, size=Path(f.path).stat().st_size) for f in job.files if f.role == "attachment"
         ]
@@ -91,34 +98,46 @@ def _conclude(source: JobSource, lease: Lease, process: Processor) -> Outcome:
     try:
         job = source.load(lease)
     except ReportError as e:
-        return _dead(source, lease, e.code, str(e))
+        return _dead(source, lease, _error(e.code, str(e)))
     except OSError as e:
-        return _dead(source, lease, "unreadable", str(e))
+        return _dead(source, lease, _error("unreadable", str(e)))
     try:
         events = process(job)
     except MemoryError:
         raise
     except ReportError as e:
-        return _dead(source, lease, e.code, str(e))
+        return _dead(source, lease, _error(e.code, str(e)))
     except OSError as e:
-        _log.warning("job %r, attempt %d: %s", lease.job, lease.attempt, e)
-        return source.retry(lease, _error("internal", str(e)))
+        return _retry(source, lease, _error("unreadable", str(e)))
     except Exception as e:  # noqa: BLE001 - a bug costs the job it happens in, not the worker
-        return _dead(source, lease, "internal", f"{type(e).__name__}: {e}", traceback.format_exc())
-    if all(event.status == "unreadable" for event in events):
-        # Nothing could be said; in failed/ the job can be retried when a later version can read it.
-        told = [d for event in events for d in event.diagnostics or []]
-        source.dead(lease, told or [_error("unknown_format", "no crash in the input")])
-        return "failed"
-    source.ack(lease, events)
+        return _dead(source, lease, _error("internal", f"{type(e).__name__}: {e}"), trace=traceback.format_exc())
+    lost = [d for event in events if event.status in {"unreadable", "unsupported"} for d in event.diagnostics or []]
+    # The files of a job were seen to be readable: one that isn't now is the fault of a disk, not of a crash.
+    if reason := next((d for d in lost if d.code == "unreadable"), None):
+        return _retry(source, lease, reason)
+    if all(event.status in {"unreadable", "unsupported"} for event in events):
+        # Nothing could be said; in failed/ the job can be tried again with a version that can read it.
+        return _dead(source, lease, *(lost or [_error("unknown_format", "no crash in the input")]))
+    try:
+        source.ack(lease, events)
+    except (OSError, MemoryError):
+        raise
+    except Exception as e:  # noqa: BLE001 - events that can't be written are a bug like any other
+        return _dead(source, lease, _error("internal", f"{type(e).__name__}: {e}"), trace=traceback.format_exc())
     return "done"
 
 
-def _dead(source: JobSource, lease: Lease, code: str, message: str, trace: str = "") -> Outcome:
-    _log.warning("job %r failed: %s: %s", lease.job, code, message)
-    source.dead(lease, [_error(code, message)], trace)
+def _dead(source: JobSource, lease: Lease, *diagnostics: Diagnostic, trace: str = "") -> Outcome:
+    _log.warning("job %r failed: %s: %r", lease.job, diagnostics[0].code, diagnostics[0].message)
+    source.dead(lease, diagnostics, trace)
     return "failed"
 
 
+def _retry(source: JobSource, lease: Lease, reason: Diagnostic) -> Outcome:
+    _log.warning("job %r, attempt %d: %r", lease.job, lease.attempt, reason.message)
+    return source.retry(lease, reason)
+
+
 def _error(code: str, message: str) -> Diagnostic:
-    return Diagnostic(code=code, severity="error", stage="worker", message=message)
+    shown = message.encode("utf-8", "backslashreplace").decode()
+    return Diagnostic(code=code, severity="error", stage="worker", message=shown)

@@ -40,6 +40,7 @@ __all__ = ["Summary", "run"]
 GiB = 1 << 30
 
 _EXIT_OUT_OF_MEMORY = 77
+_EXIT_STORAGE = 78
 _TICK_SECONDS = 0.25
 _RECLAIM_SECONDS = 5.0
 _MAX_FALSE_STARTS = 5
@@ -74,12 +75,16 @@ def run(
     ``memory_bytes`` limits a child's own memory (RLIMIT_DATA: files mapped for reading don't count; None: no limit).
     ``processor`` is called once in every child and must be importable by its name.
 
-    Raises SpoolError when the directory can't be used, or when children keep ending before they take a job.
+    Raises SpoolError when the directory can't be used, or when children keep ending before they take a job or because
+    results can't be stored; what was under way then goes back uncharged, too.
     """
     task = _Task(Path(jobdir), config or Config(), once, job_seconds, memory_bytes, processor)
     supervisor = _Supervisor(task, processes)
     with _signals(supervisor):
-        return supervisor.run()
+        try:
+            return supervisor.run()
+        except OSError as e:
+            raise SpoolError(f"{jobdir}: {e}") from e
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class _Supervisor:
 
     def run(self) -> Summary:
         self._start_forkserver()
-        self._found += self._spool.reclaim()
+        self._reclaim()
         looked = time.monotonic()
         wanted = self._processes
         try:
@@ -126,25 +131,29 @@ class _Supervisor:
                 if self._children:
                     self._listen()
                     wanted -= self._bury_dead()
-                else:
-                    # With once: what other workers left since is part of what is there.
-                    given_back = self._spool.reclaim()
-                    self._found += given_back
-                    if self.stops or not given_back["retried"]:
-                        break
-                    wanted = self._processes
                 if self.stops:
                     self._tell_to_stop()
-                if time.monotonic() - looked > _RECLAIM_SECONDS:
-                    self._found += self._spool.reclaim()
+                if not self._children or time.monotonic() - looked > _RECLAIM_SECONDS:
                     looked = time.monotonic()
+                    # With once: what other workers left since is part of what is there.
+                    if self._reclaim():
+                        wanted = self._processes
+                    elif not self._children and (self.stops or not wanted):
+                        break
         finally:
+            self.stops = max(self.stops, 2)
             for child in self._children:
                 child.process.kill()
             for child in self._children:
                 child.process.join()
                 self._bury(child)
         return Summary(*(self._found[outcome] for outcome in _OUTCOMES))
+
+    def _reclaim(self) -> bool:
+        """See to what workers that are gone left behind; say whether there is more to do now."""
+        found = self._spool.reclaim()
+        self._found += found
+        return found["retried"] > 0
 
     def _start_forkserver(self) -> None:
         home = "deadreckon.engine" if self._task.processor is engine_processor else self._task.processor.__module__
@@ -195,7 +204,9 @@ class _Supervisor:
                 ended += 1
                 continue
             if self._false_starts == _MAX_FALSE_STARTS:
-                raise SpoolError(f"worker processes end before they take a job; the last one: {reason}")
+                raise SpoolError(
+                    f"{_MAX_FALSE_STARTS} worker processes ended without any result; the last one: {reason}"
+                )
             time.sleep(0.1 * self._false_starts)
         return ended
 
@@ -213,10 +224,12 @@ class _Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         reason = self._reason(code)
-        left = self._spool.reclaim(child.worker, reason, charge=0 if self.stops > 1 else 1)
+        # A job is no more to blame for a full disk than for our own end.
+        blameless = self.stops > 1 or code == _EXIT_STORAGE
+        left = self._spool.reclaim(child.worker, reason, charge=0 if blameless else 1)
         self._found += left
         _log.warning("worker process %s: %s", pid, reason.message)
-        if child.concluded or left:
+        if child.concluded or (left and not blameless):
             self._false_starts = 0
         elif code != -signal.SIGKILL:  # Somebody's intention, or the kernel's need: no reason to give up.
             self._false_starts += 1
@@ -228,6 +241,8 @@ class _Supervisor:
             kind, message = "limit_exceeded", f"not finished in {self._task.job_seconds:g} s"
         elif code == _EXIT_OUT_OF_MEMORY:
             kind, message = "limit_exceeded", f"out of memory, the limit is {self._task.memory_bytes} bytes"
+        elif code == _EXIT_STORAGE:
+            kind, message = "unreadable", "the job directory can't be written to"
         elif code is not None and code < 0:
             message = f"killed by {signal.Signals(-code).name}"
         else:
@@ -263,6 +278,7 @@ def _signals(supervisor: _Supervisor) -> Iterator[None]:
 def _child(task: _Task, worker: str, line: connection.Connection) -> None:
     """Be a worker process."""
     _leash()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A report of our own crash on a hostile file is as large as it.
     if task.memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (task.memory_bytes, task.memory_bytes))
 
@@ -277,13 +293,16 @@ def _child(task: _Task, worker: str, line: connection.Connection) -> None:
         line.send_bytes(bytes([_OUTCOMES.index(outcome)]))
 
     settings = task.config.worker
+    process = task.processor(task.config)
     try:
-        process = task.processor(task.config)
         spool = Spool(task.jobdir, settings, worker=worker)
         work(spool, process, wait=wait, begin=begin, end=end, poll_seconds=settings.poll_seconds, once=task.once)
         spool.close()  # Not after an error: the supervisor then finds the lease, and counts the attempt.
     except MemoryError:
         os._exit(_EXIT_OUT_OF_MEMORY)
+    except OSError as e:
+        _log.error("%s: %s", task.jobdir, e)
+        os._exit(_EXIT_STORAGE)
 
 
 def _leash() -> None:

@@ -2,9 +2,9 @@
 
 Specifications: Microsoft ``minidumpapiset.h``, Breakpad ``minidump_format.h``, Crashpad ``minidump_extensions.h``.
 
-``layouts`` declares the structures, ``dump`` reads them with bounds, ``streams`` and ``extensions`` have a function for
-each stream, ``contexts`` the registers and ``reasons`` the names of exceptions. A stream that contradicts its
-structure costs what it would have said, and a diagnostic; only a dump in which nothing can be read raises.
+``layouts`` declares the structures, ``dump`` reads them with bounds, ``streams``, ``extensions`` and ``handles`` have a
+function for each stream, ``contexts`` the registers and ``reasons`` the names of exceptions. A stream that contradicts
+its structure costs what it would have said, and a diagnostic; only a dump in which nothing can be read raises.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from deadreckon.model.ids import Arch
 from deadreckon.reports.minidump import extensions, streams
 from deadreckon.reports.minidump.contexts import read_contexts
 from deadreckon.reports.minidump.dump import Dump
+from deadreckon.reports.minidump.handles import handle_data
 from deadreckon.reports.minidump.layouts import MINIDUMP_SIGNATURE, MINIDUMP_SIGNATURE_BIG_ENDIAN, StreamType
 from deadreckon.reports.minidump.reasons import DUMP_REQUESTED, reason
 
@@ -46,7 +47,7 @@ _READERS: tuple[tuple[StreamType, StreamReader], ...] = (
     (StreamType.Memory64ListStream, streams.memory64_list),
     (StreamType.MD_LINUX_MAPS, extensions.linux_maps),
     (StreamType.MemoryInfoListStream, streams.memory_info_list),
-    (StreamType.HandleDataStream, streams.handle_data),
+    (StreamType.HandleDataStream, handle_data),
     (StreamType.MD_BREAKPAD_INFO_STREAM, extensions.breakpad_info),
     (StreamType.MD_ASSERTION_INFO_STREAM, extensions.assertion_info),
     (StreamType.MD_LINUX_CPU_INFO, extensions.linux_cpu_info),
@@ -100,6 +101,8 @@ def _threads(reading: Reading) -> None:
     """
     dump, crash, exception = reading.dump, reading.crash, reading.exception
     stopped = reading.requesting_thread if exception is None else exception.thread_id
+    # A damaged list may have an id twice.
+    stopped_index = next((i for i, t in enumerate(reading.threads) if t.id == stopped), None)
     crashed = False
     locations = [thread.context for thread in reading.threads]
     if exception is not None:
@@ -119,9 +122,9 @@ def _threads(reading: Reading) -> None:
     elif stopped is not None:
         crash.exceptions.append(RawException(DUMP_REQUESTED, mechanism="minidump", thread_id=stopped))
     without_context: list[int] = []
-    for thread, own in zip(reading.threads, registers, strict=True):
+    for i, (thread, own) in enumerate(zip(reading.threads, registers, strict=True)):
         name = reading.thread_names.get(thread.id)
-        if thread.id == stopped:
+        if i == stopped_index:
             found = at_exception or own
             if crash.os_name == "Windows":
                 _last_error(crash, thread)
@@ -132,8 +135,8 @@ def _threads(reading: Reading) -> None:
             found = own
         if found is None:
             without_context.append(thread.id)
-        crash.threads.append(RawThread(thread.id, name, crashed and thread.id == stopped, found))
-    if at_exception is not None and stopped is not None and all(t.id != stopped for t in crash.threads):
+        crash.threads.append(RawThread(thread.id, name, crashed and i == stopped_index, found))
+    if at_exception is not None and stopped is not None and stopped_index is None:
         # Half a dump: its thread list was lost, but the exception has what a stack needs to begin.
         name = reading.thread_names.get(stopped)
         crash.threads.insert(0, RawThread(stopped, name, crashed, at_exception))

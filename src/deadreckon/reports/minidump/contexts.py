@@ -78,8 +78,10 @@ def read_contexts(
     for context in sorted(CONTEXTS, key=lambda c: c.arch is not arch):
         if not pending:
             break
-        # A context of the dump's CPU need only be long enough; one of another must have its full size.
-        least = context.needed if context.arch is arch else context.size
+        # A context of the dump's CPU need only be long enough and have its bit. One of another CPU must have its full
+        # size and say no more than that CPU's name: another structure has anything where this one has its flags.
+        own = context.arch is arch
+        least = context.needed if own else context.size
         fit = [i for i in pending if locations[i][0] >= least and locations[i][1] + context.needed <= len(buffer)]
         if not fit:
             continue
@@ -90,7 +92,10 @@ def read_contexts(
         rows = np.zeros((len(fit), WIDTH), np.uint64)
         rows[:, :count] = raw[:, 4:].view(f"<u{context.arch.word_size}")
         valid = (1 << count) - 1
-        for i, row, known in zip(fit, rows, (flags & context.cpu != 0).tolist(), strict=True):
+        named = flags & context.cpu != 0
+        if not own:
+            named &= flags & ~np.uint32(context.cpu | 0xFFFF) == 0
+        for i, row, known in zip(fit, rows, named.tolist(), strict=True):
             if known:
                 found[i] = Registers(context.arch, row, valid)
         pending = [i for i in pending if found[i] is None]

@@ -66,10 +66,20 @@ class Dump:
         self.streams = self._directory(directory, count)
 
     def _directory(self, rva: int, count: int) -> dict[int, Stream]:
-        """Read the directory. An entry outside the file costs its stream; of two with one type the last counts."""
+        """Read the directory. An entry outside the file costs its stream; of two with one type the last counts.
+
+        Of a directory that the file's end cuts, what is there counts; raises Malformed where that is nothing.
+        """
+        there = max(self.size - rva, 0) // MINIDUMP_DIRECTORY.size
+        if not there:
+            raise Malformed("stream directory", offset=rva, expected=f"{count} entries", got="0")
         if count > self.limits.max_streams:
             self.note("limit_exceeded", f"{count} streams, max_streams is {self.limits.max_streams}")
             count = self.limits.max_streams
+        if count > there:
+            where: dict[str, str | int] = {"offset": rva, "expected": count, "got": there}
+            self.note("truncated", f"the file ends after {there} of {count} directory entries", where)
+            count = there
         entries = self.span("stream directory", rva, count * MINIDUMP_DIRECTORY.size)
         found: dict[int, Stream] = {}
         for stream_type, size, start in MINIDUMP_DIRECTORY.iter_unpack(entries):
@@ -181,10 +191,10 @@ class Dump:
 
     def taken(self, rva: int, size: int) -> bytes:
         """Copy ``size`` bytes at ``rva``; they count as text."""
+        left = min(self.text_left, self.size - rva)
+        if size > left:
+            raise Malformed("text", offset=rva, expected=f"{size} bytes", got=f"{max(left, 0)} bytes")
         self.text_left -= size
-        if self.text_left < 0 or size > self.size - rva:
-            left = max(min(self.text_left + size, self.size - rva), 0)
-            raise Malformed("text", offset=rva, expected=f"{size} bytes", got=f"{left} bytes")
         return self.view[rva : rva + size].tobytes()
 
     def text(self, rva: int, size: int, encoding: str) -> str:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import itertools
 import re
+from array import array
 from struct import iter_unpack
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
 
-from deadreckon.model.crash import Module, Regions
+from deadreckon.model.crash import Module
 from deadreckon.reports.minidump import layouts
 from deadreckon.reports.minidump.dump import Stream
-from deadreckon.reports.minidump.streams import basename
+from deadreckon.reports.minidump.streams import basename, regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deadreckon.model.ids import Arch
     from deadreckon.reports.minidump.dump import Dump
     from deadreckon.reports.minidump.streams import Reading
 
@@ -51,25 +53,30 @@ def assertion_info(reading: Reading, stream: Stream) -> None:
 def linux_maps(reading: Reading, stream: Stream) -> None:
     """Read MD_LINUX_MAPS (/proc/self/maps) into regions, and into modules where the dump has no module list."""
     dump, crash = reading.dump, reading.crash
-    wanted = not crash.modules
-    rows: list[tuple[int, int, int]] = []
-    files: list[tuple[int, int, str]] = []
-    text = dump.taken(stream.rva, stream.size)
-    lines = dump.within(stream.name, text.count(b"\n"), dump.limits.max_regions)
-    for match in itertools.islice(_MAPS_LINE.finditer(text), lines + 1):
+    files: list[Module] | None = None if crash.modules else []
+    # A million lines are allowed: in columns they take 17 MB.
+    starts, ends, access = array("Q"), array("Q"), array("B")
+    # A writer that stops early leaves half a line: linux_executable_stack.dmp.
+    text = dump.taken(stream.rva, stream.size).rstrip(b"\0\n")
+    lines = dump.within(stream.name, text.count(b"\n") + 1 if text else 0, dump.limits.max_regions)
+    for match in itertools.islice(_MAPS_LINE.finditer(text), lines):
         start, end, permissions, path = match.groups()
-        first, last = int(start, 16), int(end, 16)
-        rows.append((first, last, _MAPS_ACCESS.get(permissions, 0)))
-        if wanted and path.startswith(b"/"):
-            files.append((first, last, path[: dump.limits.max_string_bytes].decode("utf-8", "replace")))
-    if len(rows) < lines:
-        dump.note("stream_malformed", f"{lines - len(rows)} of {lines} lines are no mappings", {"stream": stream.name})
-    if rows:
-        crash.regions = Regions.from_ranges(rows)
-    if wanted:
-        crash.modules = list(_mapped_files(sorted(files), dump.limits.max_modules))
-        for module in crash.modules:
-            module.arch = crash.arch
+        starts.append(int(start, 16))
+        ends.append(int(end, 16))
+        access.append(_MAPS_ACCESS.get(permissions, 0))
+        if files is not None and path.startswith(b"/") and len(files) < dump.limits.max_modules:
+            name = path[: dump.limits.max_string_bytes].decode("utf-8", "replace")
+            _mapped_file(files, starts[-1], ends[-1], name, crash.arch)
+    if len(starts) < lines:
+        where: dict[str, str | int] = {"offset": stream.rva, "expected": lines, "got": len(starts)}
+        told = f"{lines - len(starts)} of {lines} lines are no mappings"
+        dump.note("stream_malformed", told, {"stream": stream.name, **where})
+    if starts:
+        crash.regions = regions(
+            np.frombuffer(starts, np.uint64), np.frombuffer(ends, np.uint64), np.frombuffer(access, np.uint8)
+        )
+    if files:
+        crash.modules = files
 
 
 # start-end permissions offset device inode path
@@ -77,18 +84,18 @@ _MAPS_LINE = re.compile(rb"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) (\S{3})\S \S+ \S+ 
 _MAPS_ACCESS = {bytes(p): sum(1 << i for i in range(3) if p[i] != 45) for p in itertools.product(b"r-", b"w-", b"x-")}
 
 
-def _mapped_files(files: list[tuple[int, int, str]], limit: int) -> Iterator[Module]:
-    """Join each file's mappings that follow one another, with gaps, into one module."""
-    joined: list[Module] = []
-    for start, end, path in files:
-        last = joined[-1] if joined else None
-        if last is not None and last.code_file == path:
-            last.image_size = max(last.image_size, end - last.image_addr)
-        elif start < end <= 1 << 64 and (last is None or start >= last.end):
-            joined.append(Module(start, end - start, path, debug_file=path))
-        if len(joined) > limit:
-            break
-    yield from joined[:limit]
+def _mapped_file(files: list[Module], start: int, end: int, path: str, arch: Arch) -> None:
+    """Add a mapping to the modules so far: one of the last module's file enlarges it, with the gap between.
+
+    The kernel lists mappings by address; a line that goes back is nothing the kernel wrote.
+    """
+    last = files[-1] if files else None
+    if end <= start or (last is not None and start < last.end):
+        return
+    if last is not None and last.code_file == path:
+        last.image_size = end - last.image_addr
+    else:
+        files.append(Module(start, end - start, path, debug_file=path, arch=arch))
 
 
 def linux_cmd_line(reading: Reading, stream: Stream) -> None:
@@ -183,53 +190,67 @@ def crashpad_info(reading: Reading, stream: Stream) -> None:
     )
     if any(report_id):
         crash.event_id = UUID(bytes_le=report_id).hex
-    found: list[tuple[str, str]] = []
+    annotations = _Annotations(dump)
+
+    def for_program() -> None:
+        for key, value in annotations.dictionary(simple_size, simple_rva):
+            crash.attributes.setdefault(key, value)
 
     def for_modules() -> None:
         """Read MinidumpModuleCrashpadInfoList."""
-        links = _list(dump, modules_size, modules_rva, layouts.MinidumpModuleCrashpadInfoLink)
-        for index, size, rva in links:
+        for index, size, rva in annotations.records(modules_size, modules_rva, layouts.MinidumpModuleCrashpadInfoLink):
             known = index < len(reading.module_list)
             module = basename(reading.module_list[index].code_file) if known else f"module{index}"
-            found.extend((f"{module}.{key}", value) for key, value in _module_annotations(dump, size, rva))
+            for key, value in annotations.of_module(size, rva):
+                crash.attributes.setdefault(f"{module}.{key}", value)
 
-    dump.attempt(stream.name, lambda: found.extend(_dictionary(dump, simple_size, simple_rva)))
+    dump.attempt(stream.name, for_program)
     dump.attempt(stream.name, for_modules)
-    for key, value in found[: dump.within(stream.name, len(found), dump.limits.max_annotations)]:
-        crash.attributes.setdefault(key, value)
 
 
-def _list(dump: Dump, size: int, rva: int, layout: np.dtype[np.void]) -> list[tuple[int, ...]]:
-    """Read a list that an (absent where 0) location gives: a u32 count, then records."""
-    if not size or not rva:
-        return []
-    dump.span("Crashpad list", rva, size)
-    records = dump.counted_list(Stream("Crashpad list", rva, size), layout, dump.limits.max_annotations)
-    return list(records.tolist())
+class _Annotations:
+    """The lists behind Crashpad's stream. Any of them may be the same bytes as another: what is limited is their sum.
 
+    Without that, 200 KB of ten thousand modules with one dictionary of ten thousand empty strings are read for minutes.
+    """
 
-def _dictionary(dump: Dump, size: int, rva: int) -> Iterator[tuple[str, str]]:
-    """Read MinidumpSimpleStringDictionary."""
-    for key, value in _list(dump, size, rva, layouts.MinidumpSimpleStringDictionaryEntry):
-        yield dump.utf8(key), dump.utf8(value)
+    def __init__(self, dump: Dump) -> None:
+        self._dump = dump
+        self._left = dump.limits.max_annotations
+        """Records that may still be read, of every kind; below zero once a list was cut."""
 
+    def records(self, size: int, rva: int, layout: np.dtype[np.void]) -> list[tuple[int, ...]]:
+        """Read a list that an (absent where 0) location gives: a u32 count, then records."""
+        if not size or not rva or self._left < 0:
+            return []
+        self._dump.span("Crashpad list", rva, size)
+        stream = Stream("Crashpad list", rva, size)
+        found = self._dump.counted_list(stream, layout, self._left)
+        self._left -= self._dump.count(stream, rva, 4)
+        return list(found.tolist())
 
-def _module_annotations(dump: Dump, size: int, rva: int) -> Iterator[tuple[str, str]]:
-    """Read MinidumpModuleCrashpadInfo: a list without keys, a dictionary, and typed objects."""
-    fields = dump.unpack("MinidumpModuleCrashpadInfo", layouts.MinidumpModuleCrashpadInfo, rva, size)
-    _, list_size, list_rva, simple_size, simple_rva = fields
-    texts = [dump.utf8(text) for (text,) in _list(dump, list_size, list_rva, layouts.MinidumpRVAList)]
-    if texts:
-        yield "annotations", "\n".join(texts)
-    yield from _dictionary(dump, simple_size, simple_rva)
-    base = layouts.MinidumpModuleCrashpadInfo.size
-    if size < base + layouts.LOCATION.size:  # node-minidump's mac.dmp
-        return
-    objects_size, objects_rva = dump.unpack("annotation objects", layouts.LOCATION, rva + base)
-    for name, kind, _, value in _list(dump, objects_size, objects_rva, layouts.MinidumpAnnotation):
-        # MinidumpByteArray has the shape of a string; a type of the program's own is bytes that only it can read.
-        if kind == layouts.ANNOTATION_TYPE_STRING:
-            yield dump.utf8(name), dump.utf8(value)
+    def dictionary(self, size: int, rva: int) -> Iterator[tuple[str, str]]:
+        """Read MinidumpSimpleStringDictionary."""
+        for key, value in self.records(size, rva, layouts.MinidumpSimpleStringDictionaryEntry):
+            yield self._dump.utf8(key), self._dump.utf8(value)
+
+    def of_module(self, size: int, rva: int) -> Iterator[tuple[str, str]]:
+        """Read MinidumpModuleCrashpadInfo: a list without keys, a dictionary, and typed objects."""
+        dump = self._dump
+        fields = dump.unpack("MinidumpModuleCrashpadInfo", layouts.MinidumpModuleCrashpadInfo, rva, size)
+        _, list_size, list_rva, simple_size, simple_rva = fields
+        texts = [dump.utf8(text) for (text,) in self.records(list_size, list_rva, layouts.MinidumpRVAList)]
+        if texts:
+            yield "annotations", "\n".join(texts)
+        yield from self.dictionary(simple_size, simple_rva)
+        base = layouts.MinidumpModuleCrashpadInfo.size
+        if size < base + layouts.LOCATION.size:  # node-minidump's mac.dmp
+            return
+        objects_size, objects_rva = dump.unpack("annotation objects", layouts.LOCATION, rva + base)
+        for name, kind, _, value in self.records(objects_size, objects_rva, layouts.MinidumpAnnotation):
+            # MinidumpByteArray has the shape of a string; a type of the program's own is bytes that only it can read.
+            if kind == layouts.ANNOTATION_TYPE_STRING:
+                yield dump.utf8(name), dump.utf8(value)
 
 
 def main_module_name(reading: Reading) -> None:

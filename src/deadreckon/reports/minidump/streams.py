@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     StreamReader = Callable[["Reading", Stream], None]
 
-__all__ = ["ExceptionStream", "Reading", "Thread", "basename", "memory_map"]
+__all__ = ["ExceptionStream", "Reading", "Thread", "basename", "memory_map", "regions"]
 
 
 @dataclass(slots=True)
@@ -225,7 +225,11 @@ def _versions(info: NDArray[np.void], os_name: str | None) -> list[str | None]:
 
 
 def _codeview(dump: Dump, module: Module, rva: int, size: int, os_name: str | None) -> None:
-    """Read a module's CodeView record: debug id, debug file and, outside Windows, code id. Zero identifies nothing."""
+    """Read a module's CodeView record: debug id, debug file and, outside Windows, code id. Zero identifies nothing.
+
+    A record may have an id and no name: GNU ld's ``--build-id`` writes such ones into PE files, which hold their DWARF
+    themselves: heob32.exe in thread_name_list.dmp.
+    """
     record = dump.taken(rva, min(size, dump.limits.max_string_bytes))
     signature = record[:4]
     if signature == layouts.CV_RSDS and len(record) >= 24:
@@ -254,7 +258,7 @@ def _codeview(dump: Dump, module: Module, rva: int, size: int, os_name: str | No
     else:
         return
     end = name.find(b"\0")
-    module.debug_file = str(name if end < 0 else name[:end], "utf-8", "replace") or module.code_file or None
+    module.debug_file = str(name if end < 0 else name[:end], "utf-8", "replace") or None
 
 
 _NIL = bytes(16)
@@ -400,77 +404,12 @@ def memory_info_list(reading: Reading, stream: Stream) -> None:
     records = records[records["State"] & layouts.MEM_FREE == 0]
     start = records["BaseAddress"].astype(np.uint64)
     end = start + np.minimum(records["RegionSize"], ~start)
-    access = np.where(records["State"] & layouts.MEM_COMMIT, _PAGE_ACCESS[records["Protect"] & 0x1FF], 0)
+    access = np.where(records["State"] & layouts.MEM_COMMIT, _PAGE_ACCESS[records["Protect"] & 0x1FF], np.uint8(0))
+    reading.crash.regions = regions(start, end, access)
+
+
+def regions(start: NDArray[np.uint64], end: NDArray[np.uint64], access: NDArray[np.uint8]) -> Regions:
+    """Sort ranges by address, without the empty and the reversed."""
     order = np.argsort(start, kind="stable")
     order = order[start[order] < end[order]]
-    reading.crash.regions = Regions(start[order], end[order], access[order].astype(np.uint8))
-
-
-def handle_data(reading: Reading, stream: Stream) -> None:
-    """Count the handles of HandleDataStream by type, with the ``minidump`` package's reader of that stream.
-
-    The package believes every count and length it reads, so that both are checked before and while it reads.
-    """
-    dump = reading.dump
-    header_size, entry_size, count = dump.unpack(stream.name, layouts.EX_LIST_32, stream.rva, stream.size)
-    if header_size != 16 or entry_size not in {32, 40} or header_size + count * entry_size > stream.size:
-        raise Malformed(
-            stream.name,
-            offset=stream.rva,
-            expected=f"{count} descriptors of {entry_size} bytes",
-            got=f"{stream.size} bytes",
-        )
-    reading.crash.attributes["handles"] = str(count)
-    if count > _MAX_HANDLES:
-        return
-    from minidump.streams.HandleDataStream import MinidumpHandleDataStream  # noqa: PLC0415
-
-    try:
-        found = MinidumpHandleDataStream.parse(_PackageDirectory(stream), _PackageFile(dump))
-    except Malformed:
-        raise
-    except Exception as e:
-        raise Malformed(stream.name, offset=stream.rva, expected="handle descriptors", got=repr(e)) from e
-    counts: dict[str, int] = {}
-    for handle in found.handles:
-        name = (handle.TypeName or "").rstrip("\0") or "unknown"
-        counts[name] = counts.get(name, 0) + 1
-    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_HANDLE_TYPES]
-    reading.crash.attributes["handle_types"] = ", ".join(f"{name} {n}" for name, n in most)
-
-
-_MAX_HANDLES = 4096
-_MAX_HANDLE_TYPES = 16
-
-
-class _PackageDirectory:
-    """A directory entry as the ``minidump`` package names its fields."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.Location = self
-        self.Rva = stream.rva
-        self.DataSize = stream.size
-
-
-class _PackageFile:
-    """A file over a dump for the ``minidump`` package; what it reads counts against the dump's text."""
-
-    def __init__(self, dump: Dump) -> None:
-        self._dump = dump
-        self._position = 0
-        self._left = 2 * dump.text_left
-
-    def seek(self, position: int, whence: int = 0) -> None:
-        assert whence == 0
-        self._position = position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        self._left -= size
-        if self._left < 0:
-            raise Malformed("handle names", offset=self._position, got=f"{size} bytes more than the file can hold")
-        data = bytes(self._dump.view[self._position : self._position + size])
-        self._position += len(data)
-        return data
+    return Regions(start[order], end[order], access[order])
