@@ -20,6 +20,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deadreckon import Event
+
 DUMPS = Path(__file__).parent.parent / "native_fixtures/linux/x86_64/pie-O2"
 DUMP = DUMPS / "dumps/templates.dmp"
 LIMIT = 300 << 20
@@ -168,6 +170,28 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_a_bug_in_one_input_does_not_cost_the_others(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    from deadreckon import Engine, cli
+
+    described = Engine._describe
+
+    def describe(self: Engine, *arguments: Any) -> Event:
+        event = described(self, *arguments)
+        if event.source.name == "bad.dmp":
+            raise IndexError("seven")
+        return event
+
+    monkeypatch.setattr(Engine, "_describe", describe)
+    for name in ("bad.dmp", "good.dmp"):
+        (tmp_path / name).write_bytes(DUMP.read_bytes())
+    assert cli.main(["process", str(tmp_path / "bad.dmp"), str(tmp_path / "good.dmp"), "--format", "json"]) == 3
+    told = capfdbinary.readouterr()
+    assert [json.loads(line)["status"] for line in told.out.splitlines()] == ["unreadable", "ok"]
+    assert b"bad.dmp: internal: IndexError: seven (test_cli.py:" in told.err
 
 
 # -- hostile inputs ---------------------------------------------------------------------------------------------------

@@ -57,6 +57,17 @@ def test_symbols_as_file_directory_archive_and_import(tmp_path: Path) -> None:
         assert top(engine.process(DUMP)) == "vector.hpp:31"
 
 
+def test_a_damaged_archive_of_symbols_costs_no_crash(tmp_path: Path) -> None:
+    packed = tmp_path / "symbols.tar.xz"
+    with tarfile.open(packed, "w:xz") as tar:
+        tar.add(VARIANT / "crashy.debug", "x")
+    packed.write_bytes(packed.read_bytes()[:-2000])
+    event = process(DUMP, symbols=[str(packed)])
+    assert event.threads
+    assert event.status == "degraded"
+    assert {"archive_damaged", "symbols_malformed"} & {d.code for d in event.diagnostics or ()}
+
+
 def test_symbols_beside_the_crash_in_one_archive() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:

@@ -224,9 +224,14 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
     name: str | None = None
     if path == "-":
         source, name = sys.stdin.buffer.read(engine.config.report.max_bytes + 1), "-"
-    return engine.process_all(
-        source, name=name, kind=options.kind, symbols=options.symbols, attributes=dict(options.attr) or None
-    )
+    try:
+        yield from engine.process_all(
+            source, name=name, kind=options.kind, symbols=options.symbols, attributes=dict(options.attr) or None
+        )
+    except Exception as e:  # noqa: BLE001  (a bug met in one input must not cost the others)
+        from deadreckon.engine import unreadable
+
+        yield unreadable(name or path, e, None)
 
 
 def _announce_compilation() -> None:

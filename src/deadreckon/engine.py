@@ -13,6 +13,7 @@ import os
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from deadreckon.symbolicate.native import ModuleSymbols
     from deadreckon.symbols.store import ModuleTables
 
-__all__ = ["Engine", "process"]
+__all__ = ["Engine", "process", "unreadable"]
 
 _RESOLVED = 65_536
 _MISSING_SECONDS = 30.0
@@ -166,15 +167,17 @@ class Engine:
             looked: list[SymbolPath] = []
             try:
                 data = inputs.open_input(source)
-                looked = [self._symbol_path(path, unpacked) for path in symbols]
+                problems: list[Diagnostic] = []
+                looked = [self._symbol_path(path, unpacked, problems) for path in symbols]
                 for crash in inputs.crashes(data, label, kind, self.config.archive, unpacked):
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
+                    crash.problems += problems
                     yield self._event(crash, kind, looked, attributes)
             except DeadreckonError as e:
-                yield _unreadable(label, e, inputs.size_of(source))
+                yield unreadable(label, e, inputs.size_of(source))
             except OSError as e:
-                yield _unreadable(label, e, None)
+                yield unreadable(label, e, None)
             finally:
                 self.forget([p.path for p in looked if p.path not in self._paths])  # What was unpacked goes away.
 
@@ -203,15 +206,24 @@ class Engine:
     def _search(self, path: str) -> SymbolPath:
         return SymbolPath(path, self.store, self.config.symbols.max_scan_files)
 
-    def _symbol_path(self, path: str, scratch: str) -> SymbolPath:
-        """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call."""
+    def _symbol_path(self, path: str, scratch: str, problems: list[Diagnostic]) -> SymbolPath:
+        """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call.
+
+        What can't be read of an archive goes into ``problems``; what was read before that is used.
+        """
         known = self._paths.get(path)
         if known is not None:
             return known
         if os.path.isfile(path) and inputs.is_archive(path):
             directory = tempfile.mkdtemp(dir=scratch)
-            for at, member in enumerate(inputs.debug_files(path, self.config.archive, scratch, [])):
-                inputs.write(Path(directory) / str(at), member.data)
+            try:
+                for at, member in enumerate(inputs.debug_files(path, self.config.archive, scratch, problems)):
+                    inputs.write(Path(directory) / str(at), member.data)
+            except DeadreckonError as e:
+                message = f"{path}: {e}"
+                problems.append(
+                    Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=message)
+                )
             return self._search(directory)
         if not os.path.exists(path):
             raise SourceUnavailable(f"--symbols {path}: no such file or directory")
@@ -264,7 +276,7 @@ class Engine:
                 raise LimitExceeded("report.max_bytes", self.config.report.max_bytes, len(data))
             raw = reports.read(form, memoryview(data), self.config.report)
         except DeadreckonError as e:
-            event = _unreadable(crash.name, e, len(data))
+            event = unreadable(crash.name, e, len(data))
             event.source, event.event_id = source, digest[:32]
             event.diagnostics = [*crash.problems, *(event.diagnostics or [])]
             return event
@@ -400,14 +412,23 @@ def process(
         return engine.process(source, symbols=symbols)
 
 
-def _unreadable(name: str | None, error: Exception, size: int | None) -> Event:
-    code = error.code if isinstance(error, DeadreckonError) else "unreadable"
-    message = (error.strerror if isinstance(error, OSError) else None) or str(error)
+def unreadable(name: str | None, error: Exception, size: int | None) -> Event:
+    """Return the event of an input that could not be read; an error of no kind we know is a bug and says where."""
+    code = "internal"
+    message = str(error)
+    if isinstance(error, MissingDependency):
+        code = "unreadable"
+    elif isinstance(error, DeadreckonError):
+        code = error.code
+    elif isinstance(error, OSError):
+        code, message = "unreadable", error.strerror or message
+    else:
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        at = "".join(f" ({os.path.basename(f.filename)}:{f.lineno})" for f in place)
+        message = f"{type(error).__name__}: {error}{at}"
     where = error.where() if isinstance(error, Malformed) else None
     if isinstance(error, LimitExceeded):
         where = {"limit": error.limit, "allowed": str(error.allowed)}
-    if isinstance(error, MissingDependency):
-        code = "unreadable"
     return Event(
         schema=SCHEMA,
         event_id=hashlib.sha256(f"unreadable\0{name}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32],

@@ -60,26 +60,31 @@ class SymbolPath:
 
     def by_id(self, debug_id: str | None, code_id: str | None = None) -> list[str]:
         """Return the files that carry an id."""
-        if self._by_id is None:
-            self._index()
-        assert self._by_id is not None
-        found = [*self._by_id.get(debug_id or "", ()), *self._by_id.get(code_id or "", ())]
+        known = self._by_id
+        if known is None:
+            # Threads may read the same directory at once; each puts its whole answer in place.
+            known, self._by_name = self._index()
+            self._by_id = known
+        found = [*known.get(debug_id or "", ()), *known.get(code_id or "", ())]
         return list(dict.fromkeys(found))
 
-    def _index(self) -> None:
-        self._by_id = {}
+    def _index(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Read the directory once; returns its files by the ids they carry, and by their base names."""
+        by_id: dict[str, list[str]] = {}
+        by_name: dict[str, list[str]] = {}
         paths = list(islice(self._files(), self._max_files))
         # A store of thousands of files in a known layout is found by path; reading all of it would take longer.
         if len(paths) > _SMALL and any(
             layouts.parse(os.path.relpath(path, self.path).replace(os.sep, "/")) for path in paths[:64]
         ):
-            return
+            return by_id, by_name
         for path in paths:
             ids = self._identities(path)
             for key in ids:
-                self._by_id.setdefault(key, []).append(path)
+                by_id.setdefault(key, []).append(path)
             if ids:
-                self._by_name.setdefault(_base(path).removesuffix(".debug").removesuffix(".sym"), []).append(path)
+                by_name.setdefault(_base(path).removesuffix(".debug").removesuffix(".sym"), []).append(path)
+        return by_id, by_name
 
     def _files(self) -> Iterator[str]:
         if not os.path.isdir(self.path):
