@@ -134,7 +134,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
             for part in section:
                 target = target.setdefault(part, {})
             target[key] = _scalar(text)
-    return _build(Config, raw, "")
+    config: Config = _build(Config, raw, "")
+    return config
 
 
 def _scalar(text: str) -> Any:

@@ -140,7 +140,7 @@ def test_truncation_at_200_lengths(seed: bytes) -> None:
 def test_flipped_bits(seed: bytes) -> None:
     chance = random.Random(1)
     read_in_part = 0
-    for _ in range(250):
+    for _ in range(200):
         data = bytearray(seed)
         for _ in range(chance.choice((1, 1, 2, 16))):
             # Half of them in the directory and the lists, where a bit does the most.
@@ -148,17 +148,17 @@ def test_flipped_bits(seed: bytes) -> None:
             data[at] ^= 1 << chance.randrange(8)
         crash = read_bounded(bytes(data))
         read_in_part += crash is not None and bool(crash.threads)
-    assert read_in_part > 150
+    assert read_in_part > 120
 
 
 def test_extremes_in_any_field(seed: bytes) -> None:
     chance = random.Random(2)
     read_in_part = 0
     fields = [(at, value) for at in range(32, len(seed) - 4, 4) for value in (*EXTREMES, len(seed), at)]
-    for at, value in chance.sample(fields, 500):
+    for at, value in chance.sample(fields, 300):
         crash = read_bounded(seed[:at] + u32(value) + seed[at + 4 :])
         read_in_part += crash is not None and bool(crash.threads)
-    assert read_in_part > 400
+    assert read_in_part > 240
 
 
 def test_extremes_in_the_header_and_directory() -> None:
@@ -265,7 +265,7 @@ def test_any_context_bytes_give_their_own_cpu_or_nothing() -> None:
     for _ in range(300):
         noise = bytearray(chance.randbytes(1232))
         noise[48:52] = bytes(4)  # the flags of x86-64
-        struct.pack_into("<I", noise, 0, chance.getrandbits(32) | 0x18001 << 1)
+        struct.pack_into("<I", noise, 0, chance.getrandbits(32) | 0x30000)  # x86, and more
         dump = Minidump()
         dump.system(AMD64, LINUX)
         dump.thread(1, bytes(noise))

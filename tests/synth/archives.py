@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import functools
-import gzip
 import io
 import json
 import lzma
-import mmap
-import os
-import random
 import struct
 import subprocess
 import sys
@@ -20,16 +15,14 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 import libarchive
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import numpy as np
 
 from deadreckon.config import ArchiveLimits
-from deadreckon.errors import DIAGNOSTIC_CODES, Malformed, MissingDependency
-from deadreckon.wire import _kinds, _libarchive, _stdlib_archive, archive
+from deadreckon.errors import DIAGNOSTIC_CODES
+from deadreckon.wire import _libarchive, _stdlib_archive, archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from deadreckon.model.event import Diagnostic
@@ -38,6 +31,7 @@ FILES = [("a.txt", b"first"), ("dir/b.bin", bytes(range(256)) * 40), ("empty", b
 
 
 DEFAULT = ArchiveLimits()
+BACKENDS: dict[str, Any] = {"libarchive": _libarchive, "stdlib": _stdlib_archive}
 
 
 def run(
@@ -58,6 +52,38 @@ def contents(data: Any, limits: ArchiveLimits = DEFAULT) -> list[tuple[str, byte
 
 def limits_of(problems: list[Diagnostic]) -> list[object]:
     return [p.where["limit"] for p in problems if p.code == "archive_limit" and p.where]
+
+
+CHILD = """
+import itertools, json, sys
+from deadreckon.config import ArchiveLimits
+from deadreckon.errors import Malformed
+from deadreckon.wire import _libarchive, _stdlib_archive, archive
+
+archive._backend = lambda: {"libarchive": _libarchive, "stdlib": _stdlib_archive}[sys.argv[1]]
+said = []
+for path in sys.argv[2:]:
+    problems, names = [], []
+    try:
+        members = archive.unpack(path, ArchiveLimits(), name="bomb", problems=problems)
+        names += (m.name for m in itertools.islice(members, 1000))
+        said.append([names, [p.where.get("limit", p.code) for p in problems]])
+    except Malformed as e:
+        said.append([names, ["malformed", str(e)]])
+# Not ru_maxrss, in which a child begins with what its parent had before exec.
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([said, int(peak) / 1024]))
+"""
+
+
+def unpack_in_child(backend: str, files: Mapping[str, bytes], folder: Path) -> tuple[dict[str, Any], float]:
+    """Unpack in a process of its own: [names, limits or codes] for each file, and the process's peak in MiB."""
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    command = [sys.executable, "-c", CHILD, backend, *(str(folder / name) for name in files)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    said, peak = json.loads(done.stdout)
+    return dict(zip(files, said, strict=True)), peak
 
 
 def make_zip(files: Sequence[tuple[str, bytes]] = FILES, method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -171,3 +197,44 @@ BOTH = {
     "v7": write("v7tar"),
     "tar.gz.xz": lzma.compress(make_tar(mode="w:gz")),
 }
+
+
+def gzip_repeated(start: bytes, unit: bytes, times: int) -> bytes:
+    """Compress ``start``, then ``unit`` so many times, at the cost of once."""
+    out = b"\x1f\x8b\x08" + bytes(6) + b"\x03"
+    for data, count in ((start, 1), (unit, times)):
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        out += (packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)) * count
+    return out + b"\x03\x00" + bytes(8)
+
+
+def tar_header(kind: bytes, size: int, name: str = "n") -> bytes:
+    """Return the 512 bytes that begin an entry."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def tar_padded(data: bytes) -> bytes:
+    """Fill up to whole blocks."""
+    return data + bytes(-len(data) % 512)
+
+
+def pax_record(key: str, value: str) -> bytes:
+    """Return a record of an extended header, which begins with its own length."""
+    rest = f" {key}={value}\n"
+    size = len(rest) + len(str(len(rest)))
+    size = len(rest) + len(str(size))
+    return f"{size}{rest}".encode()
+
+
+def zip_of_names(count: int, *, apart: bool = False) -> bytes:
+    """Return a zip that lists one empty entry so many times; ``apart``, so many entries that are all alike."""
+    fields = struct.pack("<HHHHHIIIHH", 20, 0, 0, 0, 0x21, 0, 0, 0, 1, 0)
+    local = (b"PK\x03\x04" + fields + b"a") * (count if apart else 1)
+    records = np.zeros(count, [("common", "S42"), ("offset", "<u4"), ("name", "S1")])
+    records["common"] = b"PK\x01\x02\x14\x03" + fields + bytes(6) + struct.pack("<I", 0o100644 << 16)
+    records["offset"] = np.arange(count) * 31 if apart else 0
+    records["name"] = b"a"
+    central, listed = records.tobytes(), min(count, 0xFFFF)
+    return local + central + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, listed, listed, len(central), len(local), 0)

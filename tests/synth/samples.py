@@ -12,7 +12,7 @@ from deadreckon.kernels import unwind
 from deadreckon.kernels.cfi import rules_from_frames
 from deadreckon.kernels.ranges import look_up
 from deadreckon.model.ids import Arch
-from deadreckon.model.tables import SymTable
+from deadreckon.model.tables import RuleTable, SymTable
 from deadreckon.unwind.walk import ARCHITECTURES, module_columns
 from synth.cfi import FrameSection, advance, block, def_cfa, offset, sleb, uleb
 from synth.stacks import World, random_world
@@ -56,8 +56,12 @@ def _worlds() -> list[World]:
 
 
 def _walk(world: World) -> list[list[int]]:
+    return walk_with(world, [image.tables() for image in world.images])
+
+
+def walk_with(world: World, tables: list[tuple[SymTable, RuleTable]]) -> list[list[int]]:
+    """Walk a world's threads with these tables of its images; returns why each ended, and the frames' columns."""
     memory, regions, registers, valid = world.columns()
-    tables = [image.tables() for image in world.images]
     frames, stops = unwind.walk_stacks(
         ARCHITECTURES[world.arch].RULES.parameters(world.mask),
         registers,

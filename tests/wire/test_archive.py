@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 import bz2
-import functools
 import gzip
 import io
-import json
 import lzma
 import mmap
-import os
 import random
-import struct
 import subprocess
-import sys
 import tarfile
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import libarchive
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from deadreckon.config import ArchiveLimits
-from deadreckon.errors import DIAGNOSTIC_CODES, Malformed, MissingDependency
-from deadreckon.wire import _kinds, _libarchive, _stdlib_archive, archive
+from deadreckon.errors import Malformed
+from deadreckon.wire import archive
 from synth.archives import (
-    BOTH, DEFAULT, FILES, contents, gzip_zeros, limits_of, make_7z_bomb, make_cab, make_lha, make_rar, make_rpm, make_tar, make_zip, run, unpack_in_child, write, zeros, zip_entry,
+    BOTH,
+    DEFAULT,
+    FILES,
+    contents,
+    limits_of,
+    make_cab,
+    make_lha,
+    make_rar,
+    make_rpm,
+    make_tar,
+    make_zip,
+    run,
+    write,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from deadreckon.model.event import Diagnostic
 
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("kind", BOTH)
-def test_both_backends_agree(backend: str, kind: str) -> None:
-    assert backend
+def test_both_backends_agree(kind: str) -> None:
     assert contents(BOTH[kind]) == FILES
 
 
@@ -73,10 +78,10 @@ def test_filters_of_libarchive(filter_: str) -> None:
     assert (found, problems) == ([((f"foo.dmp.{suffix}",), "foo.dmp", b"MDMP" + bytes(3000))], [])
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_single_files(backend: str, compress: Callable[[bytes], bytes]) -> None:
+def test_single_files(compress: Callable[[bytes], bytes]) -> None:
     # Zeros look like the end of a tar to libarchive's tar reader, which then finds an archive of nothing.
-    assert backend
     for content in (b"hello", bytes(100_000), b"\x7fELF" + make_zip(), random.Random(1).randbytes(70_000)):
         assert run(compress(content), name="core.gz")[0] == [(("core.gz",), "core", content)]
     assert run(compress(b"x"), name="plain")[0] == [(("plain",), "plain", b"x")]
@@ -86,8 +91,8 @@ def test_single_files(backend: str, compress: Callable[[bytes], bytes]) -> None:
         run(compress(b""))
 
 
-def test_nested(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_nested() -> None:
     inner = make_zip([("crash.dmp", b"MDMP!")])
     outer = make_zip([("before", b"1"), ("in/ner.zip", inner), ("x.gz", gzip.compress(inner)), ("after", b"2")])
     found, problems = run(outer, name="o.zip")
@@ -100,8 +105,8 @@ def test_nested(backend: str) -> None:
     ]
 
 
-def test_depth(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_depth() -> None:
     data = make_zip([("leaf", b"!")])
     for level in range(3):
         data = make_zip([(f"{level}.zip", data), (f"beside {level}", b"")])
@@ -112,29 +117,29 @@ def test_depth(backend: str) -> None:
     assert [p.where for p in problems] == [{"limit": "max_depth", "allowed": 3, "entry": "top/2.zip/1.zip/0.zip"}]
 
 
-def test_looks_like_an_archive_but_is_none(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_looks_like_an_archive_but_is_none() -> None:
     odd = [("a.zip", b"PK\x03\x04 is how a zip begins"), ("b.gz", b"\x1f\x8b\x08 and a gzip file")]
     found, problems = run(make_zip(odd))
     assert [(name, content) for _, name, content in found] == odd
     assert [p.where for p in problems] == [{"entry": "up/a.zip"}, {"entry": "up/b.gz"}]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("data", [b"", b"\0", b"{}", b"#mtree\n", bytes(2048), b"PK", b"begin 644 x\n#AAAA\n`\nend\n"])
-def test_no_archive(backend: str, data: bytes) -> None:
-    assert backend
+def test_no_archive(data: bytes) -> None:
     with pytest.raises(Malformed, match="not an archive"):
         run(data)
 
 
-def test_empty_archive(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_empty_archive() -> None:
     with pytest.raises(Malformed, match=r"empty|no entry"):
         run(make_zip([]))
 
 
-def test_sources(backend: str, tmp_path: Path) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_sources(tmp_path: Path) -> None:
     data = make_tar(mode="w:gz")
     path = tmp_path / "ü.tar.gz"
     path.write_bytes(data)
@@ -145,8 +150,8 @@ def test_sources(backend: str, tmp_path: Path) -> None:
         run(tmp_path / "absent")
 
 
-def test_abandoned_iteration_releases_the_source(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_abandoned_iteration_releases_the_source() -> None:
     data = bytearray(make_tar())
     members = archive.unpack(data, DEFAULT, name="x", problems=[])
     next(members)
@@ -154,8 +159,8 @@ def test_abandoned_iteration_releases_the_source(backend: str) -> None:
     data.clear()
 
 
-def test_large_content_is_spooled_and_unlinked(backend: str, tmp_path: Path) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_large_content_is_spooled_and_unlinked(tmp_path: Path) -> None:
     large = random.Random(2).randbytes(9 << 20)
     problems: list[Diagnostic] = []
     data = make_zip([("l", large), ("s", b"s")], zipfile.ZIP_STORED)
@@ -167,8 +172,8 @@ def test_large_content_is_spooled_and_unlinked(backend: str, tmp_path: Path) -> 
         run(data, spool_dir=str(tmp_path / "absent"))
 
 
-def test_odd_names(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_odd_names() -> None:
     with pytest.warns(UserWarning, match="Duplicate"):
         data = make_zip([("cafX", b"1"), ("same", b"2"), ("same", b"3"), ("ünï", b"4")])
     want = [("caf\\xe9", b"1"), ("same", b"2"), ("same", b"3"), ("ünï", b"4")]
@@ -177,8 +182,8 @@ def test_odd_names(backend: str) -> None:
     assert contents(tar) == [("caf\\xe9", b"1")]
 
 
-def test_data_descriptors(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_data_descriptors() -> None:
 
     class Pipe(io.RawIOBase):
         parts: bytes = b""
@@ -197,8 +202,8 @@ def test_data_descriptors(backend: str) -> None:
     assert contents(pipe.parts) == FILES
 
 
-def test_sparse_tar(tmp_path: Path, backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_sparse_tar(tmp_path: Path) -> None:
     with (tmp_path / "holes").open("wb") as file:
         file.seek(9 << 20)
         file.write(b"middle")

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import bz2
-import functools
 import gzip
 import io
-import json
-import lzma
 import mmap
-import os
 import random
-import struct
-import subprocess
-import sys
 import tarfile
 import zipfile
-import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import libarchive
 import pytest
@@ -25,20 +16,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deadreckon.config import ArchiveLimits
-from deadreckon.errors import DIAGNOSTIC_CODES, Malformed, MissingDependency
-from deadreckon.wire import _kinds, _libarchive, _stdlib_archive, archive
+from deadreckon.errors import Malformed, MissingDependency
+from deadreckon.wire import _kinds, archive
 from synth.archives import (
-    BOTH, DEFAULT, FILES, contents, gzip_zeros, limits_of, make_7z_bomb, make_cab, make_lha, make_rar, make_rpm, make_tar, make_zip, run, unpack_in_child, write, zeros, zip_entry,
+    BACKENDS,
+    BOTH,
+    FILES,
+    contents,
+    limits_of,
+    make_7z_bomb,
+    make_tar,
+    make_zip,
+    run,
+    tar_header,
+    tar_padded,
+    write,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from deadreckon.model.event import Diagnostic
 
-def test_hostile_names_touch_nothing(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_hostile_names_touch_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = tmp_path / "cwd"
     inside.mkdir()
     monkeypatch.chdir(inside)
@@ -49,22 +49,29 @@ def test_hostile_names_touch_nothing(backend: str, tmp_path: Path, monkeypatch: 
             info = tarfile.TarInfo(name)
             info.size = 4
             t.addfile(info, io.BytesIO(b"evil"))
-        for kind, target in ((tarfile.SYMTYPE, "/etc/passwd"), (tarfile.LNKTYPE, "../up"), (tarfile.CHRTYPE, "")):
+        links = ((tarfile.SYMTYPE, "/etc/passwd"), (tarfile.SYMTYPE, str(tmp_path)), (tarfile.LNKTYPE, "../up"))
+        devices = ((tarfile.CHRTYPE, ""), (tarfile.BLKTYPE, ""), (tarfile.FIFOTYPE, ""))
+        for kind, target in (*links, *devices):
             info = tarfile.TarInfo("link")
             info.type, info.linkname = kind, target
             t.addfile(info)
         info = tarfile.TarInfo("directory")
         info.type = tarfile.DIRTYPE
         t.addfile(info)
+        info = tarfile.TarInfo("link/through")
+        info.size = 4
+        t.addfile(info, io.BytesIO(b"evil"))
     found, problems = run(out.getvalue(), spool_dir=str(inside))
-    assert [content for _, _, content in found] == [b"evil"] * len(names)
-    assert [name for _, name, _ in found] == names
-    assert [p.code for p in problems] == ["archive_entry_skipped"] * 3
+    assert [content for _, _, content in found] == [b"evil"] * (len(names) + 1)
+    assert [name for _, name, _ in found] == [*names, "link/through"]
+    told = ["a link is never followed"] * 3 + ["a special is never followed"] * 3
+    assert [str(p.message).partition(": ")[2] for p in problems] == told
+    assert {p.code for p in problems} == {"archive_entry_skipped"}
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["cwd"]
 
 
-def test_zip_symlink(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_zip_symlink() -> None:
     info = zipfile.ZipInfo("link")
     info.create_system, info.external_attr = 3, 0o120777 << 16
     out = io.BytesIO()
@@ -77,8 +84,8 @@ def test_zip_symlink(backend: str) -> None:
     assert [p.code for p in problems] == ["archive_entry_skipped"]
 
 
-def test_encrypted(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_encrypted() -> None:
     data = bytearray(make_zip([("secret", b"x" * 50), ("open", b"y")]))
     data[6] |= 1
     data[data.index(b"PK\x01\x02") + 8] |= 1
@@ -87,8 +94,28 @@ def test_encrypted(backend: str) -> None:
     assert [(p.code, p.where) for p in problems] == [("archive_entry_skipped", {"entry": "up/secret"})]
 
 
-def test_notes_are_few(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("encryption", ["traditional", "aes256"])
+def test_encrypted_zip(encryption: str) -> None:
+    out = io.BytesIO()
+    options = f"encryption={encryption}"
+    with libarchive.custom_writer(out.write, "zip", options=options, passphrase="x") as writer:
+        for name, content in FILES:
+            writer.add_file_from_memory(name, len(content), content)
+    found, problems = run(out.getvalue())
+    assert [(name, content) for _, name, content in found] == [("empty", b"")]
+    assert [p.message for p in problems] == [f"up/{name}: encrypted" for name, content in FILES if content]
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_directory_has_no_content_whatever_its_size() -> None:
+    for size in (10, 4 << 30, 1 << 40):
+        data = tar_header(b"5", size) + tar_header(b"0", 2, "file") + tar_padded(b"hi") + bytes(1024)
+        assert contents(data) == [("file", b"hi")]
+
+
+@pytest.mark.usefixtures("backend")
+def test_notes_are_few() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as t:
         for _ in range(100):
@@ -99,17 +126,17 @@ def test_notes_are_few(backend: str) -> None:
     assert (found, len(problems)) == ([], archive.NOTES_PER_CODE)
 
 
-def test_bad_crc_costs_one_entry(backend: str) -> None:
-    assert backend
+@pytest.mark.usefixtures("backend")
+def test_bad_crc_costs_one_entry() -> None:
     data = make_zip([("a", b"aaaa"), ("b", b"bbbb"), ("c", b"cccc")], zipfile.ZIP_STORED)
     found, problems = run(data.replace(b"bbbb", b"bbXb"))
     assert [name for _, name, _ in found] == ["a", "c"]
     assert [(p.code, p.where) for p in problems] == [("archive_damaged", {"entry": "up/b"})]
 
 
-def test_errors_hold_no_buffer(backend: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("backend")
+def test_errors_hold_no_buffer(tmp_path: Path) -> None:
     # A traceback keeps its frames, and those would keep a mapping from closing.
-    assert backend
     for number, data in enumerate((b"\x1f\x8b\x08 no gzip", make_zip()[:20], b"xar!" + bytes(90), b"nothing")):
         path = tmp_path / str(number)
         path.write_bytes(data)

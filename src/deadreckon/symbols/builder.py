@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from deadreckon.errors import LimitExceeded, SymbolError
+from deadreckon.errors import LimitExceeded, SourceUnavailable, SymbolError
 
 __all__ = ["Builder"]
 
@@ -46,9 +46,10 @@ class Builder:
         return self._ask({"op": "identify", "path": path})
 
     def build(self, path: str, output: str) -> list[dict[str, Any]]:
-        """Write each object's table file (tables.build). Raises SymbolError, LimitExceeded.
+        """Write each object's table file (tables.build).
 
-        A file whose unwind information takes too long is built once more without it.
+        Raises SymbolError, LimitExceeded; SourceUnavailable where it is the output that can't be written. A file whose
+        unwind information takes too long is built once more without it.
         """
         request = {"op": "build", "path": path, "output": output}
         try:
@@ -110,7 +111,7 @@ class Builder:
                 raise _ChildDied(f"{path}: the process reading it died ({_ending(child)})") from e
         answer = json.loads(line)
         if "error" in answer:
-            raise SymbolError(answer["error"])
+            raise (SourceUnavailable if answer.get("unavailable") else SymbolError)(answer["error"])
         found: list[dict[str, Any]] = answer["objects"]
         return found
 
@@ -153,6 +154,7 @@ def _serve(max_bytes: int) -> None:
             answer: dict[str, Any] = {"objects": found}
         except Exception as e:  # noqa: BLE001  (the parent decides what a failure means)
             answer = {"error": f"{request['path']}: {e}" if request["path"] not in str(e) else str(e)}
+            answer["unavailable"] = isinstance(e, OSError)
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 

@@ -362,7 +362,7 @@ class _Reader(Tally):
                 numbered = len(self.candidates)
                 self.arguments()
                 if conversion:
-                    self.slack += 1 + len(self.candidates) - numbered
+                    self.doubt(numbered)
         elif c.isdecimal() or c in "NZ" or code in {"St", "Ul", "Ut"}:
             self.read("n")
         elif code in {"DB", "DU"}:  # libc++abi has no number for these.
@@ -372,7 +372,7 @@ class _Reader(Tally):
             return
         else:
             self.coded(_TYPES)
-        self.candidate(mark)
+        self.candidate(mark, certain=not conversion)
 
     def function(self) -> None:
         self.take("Y")
@@ -380,7 +380,7 @@ class _Reader(Tally):
         self.token(_REFERENCE_QUALIFIER)
         self.need("E")
 
-    def bound(self) -> None:
+    def extent(self) -> None:
         """Read an array's or a vector's size."""
         if self.text[self.at].isdecimal():
             self.match(_NUMBER)
@@ -451,7 +451,7 @@ class _Reader(Tally):
         GCC 12's libstdc++ reads ``sr`` and a name as the new form, ``<level>+ E``, and never returns when it comes upon
         a malformed C, D or U before the E (``_Z1fDTsr1aC``). So of these only the new form with plain levels is taken.
         """
-        numbered, slack = len(self.candidates), self.slack
+        numbered = len(self.candidates)
         if self.take("N"):
             self.prefix()
             self.need("E")
@@ -463,7 +463,7 @@ class _Reader(Tally):
             self.read("t")
         else:
             raise Refused
-        self.slack = slack + len(self.candidates) - numbered
+        self.doubt(numbered)
         self.unqualified()
         self.arguments()
 
@@ -476,31 +476,24 @@ class _Reader(Tally):
 
 
 _PARTS: dict[str, Callable[[_Reader], object]] = {
-    "a": _Reader.template_argument,
-    "A": lambda reader: reader.until("a"),
-    "b": _Reader.bound,
+    "a": _Reader.template_argument, "A": lambda reader: reader.until("a"),
+    "b": _Reader.extent,
     "c": _Reader.cast,
-    "d": lambda reader: reader.token(_NUMBER),
-    "D": lambda reader: reader.repeated("t"),
-    "e": _Reader.encoding,
-    "E": lambda reader: reader.need("E"),
+    "d": lambda reader: reader.token(_NUMBER), "D": lambda reader: reader.repeated("t"),
+    "e": _Reader.encoding, "E": lambda reader: reader.need("E"),
     "f": _Reader.function,
-    "h": lambda reader: reader.token(_CALL_OFFSET),
-    "H": _Reader.template_heads,
+    "h": lambda reader: reader.token(_CALL_OFFSET), "H": _Reader.template_heads,
     "i": _Reader.arguments,
     "m": _Reader.member,
-    "n": _Reader.name,
-    "N": lambda reader: reader.name(own=True),
+    "n": _Reader.name, "N": lambda reader: reader.name(own=True),
     "o": _Reader.operator,
     "p": _Reader.primary,
     "q": lambda reader: reader.match(_SEQUENCE),
     "r": _Reader.unresolved,
-    "s": _Reader.source_name,
-    "S": lambda reader: reader.repeated("x"),
+    "s": _Reader.source_name, "S": lambda reader: reader.repeated("x"),
     "t": _Reader.type,
     "w": _Reader.new,
-    "x": _Reader.expression,
-    "X": lambda reader: reader.until("x"),
+    "x": _Reader.expression, "X": lambda reader: reader.until("x"),
     "y": _Reader.crement,
     "_": lambda reader: reader.need("_"),
-}
+}  # fmt: skip

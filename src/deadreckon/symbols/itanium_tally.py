@@ -36,7 +36,7 @@ class Tally:
         self.extra = self.parameters = 0
         self.candidates: list[Size] = []
         self.slack = 0
-        self.argument, self.bound, self.chain = 0, 0, 1
+        self.argument, self.arguments_bound, self.chain = 0, 0, 1
 
     # Tokens.
 
@@ -120,7 +120,7 @@ class Tally:
         """Make what was read since ``mark`` an argument that template parameters can mean."""
         size, parameters = self.since(mark)
         self.argument = max(self.argument, size + parameters * self.argument)  # To libc++abi later ones name earlier.
-        self.bound += 1
+        self.arguments_bound += 1
         self.chain *= parameters + 1
         if self.argument > self.limit or self.chain > self.limit:
             raise Refused
@@ -132,5 +132,5 @@ class Tally:
         (``_Z1fIR1gIRT0_ERiERT_v``): each is then resolved inside of the others, in any order and up to twice.
         """
         parameters = self.since(mark)[1]
-        meaning = self.argument if self.chain == 1 else self.argument * self.bound * 2 * self.chain**2
+        meaning = self.argument if self.chain == 1 else self.argument * self.arguments_bound * 2 * self.chain**2
         self.print(parameters * meaning, -parameters)

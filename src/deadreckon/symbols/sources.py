@@ -130,20 +130,18 @@ def resolve(module: Module, paths: Sequence[SymbolPath], store: SymbolStore) -> 
     for source in paths:
         for path in dict.fromkeys(source.candidates(module)):
             try:
-                objects = store.tables_of(path)
+                for info in store.tables_of(path):
+                    if _matches(module, info["debug_id"], info["code_id"]):
+                        table = store.open(info["table"], path)
+                        if table is not None:
+                            found.append(table)
+                        problems.extend(f"{path}: {p}" for p in info["problems"])
+                    else:
+                        states.add("mismatch")
+                        problems.append(f"{path}: debug id {info['debug_id']}, the module has {module.debug_id}")
             except DeadreckonError as e:
                 problems.append(str(e))
                 states.add("malformed")
-                continue
-            for info in objects:
-                if _matches(module, info["debug_id"], info["code_id"]):
-                    table = store.open(info["table"])
-                    if table is not None:
-                        found.append(table)
-                    problems.extend(f"{path}: {p}" for p in info["problems"])
-                else:
-                    states.add("mismatch")
-                    problems.append(f"{path}: debug id {info['debug_id']}, the module has {module.debug_id}")
         if _complete(found):
             break
     if module.debug_id is not None and not _complete(found):

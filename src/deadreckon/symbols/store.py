@@ -107,10 +107,7 @@ class SymbolStore:
         failure is remembered like a success, so that a file that takes minutes to fail does so once.
         """
         manifest = self._derived(path)
-        try:
-            answer = json.loads(manifest.read_bytes())
-        except (OSError, ValueError):
-            answer = self._build(path, manifest)
+        answer = _remembered(manifest) or self._build(path, manifest)
         if "error" in answer:
             raise SymbolError(answer["error"])
         return [{**o, "table": str(manifest.parent / o["table"])} for o in answer["objects"]]
@@ -135,6 +132,8 @@ class SymbolStore:
         answer: dict[str, Any]
         try:
             answer = {"objects": self._builder.build(path, str(manifest.with_suffix("")))}
+        except SourceUnavailable:
+            raise  # A full disk says nothing about the file.
         except (SymbolError, LimitExceeded) as e:
             answer = {"error": str(e)}
         temporary = manifest.with_name(f".{manifest.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -142,8 +141,18 @@ class SymbolStore:
         temporary.replace(manifest)
         return answer
 
-    def open(self, table: str) -> TableFile | None:
-        """Open a table file, None where it is gone or damaged (the file is then removed, to be built afresh)."""
+    def open(self, table: str, source: str | None = None) -> TableFile | None:
+        """Open a table file; where it is gone or damaged it is removed, and made afresh from ``source``, else None.
+
+        Raises as ``tables_of`` where there is a source.
+        """
+        found = self._opened(table)
+        if found is None and source is not None:
+            self.tables_of(source)
+            found = self._opened(table)
+        return found
+
+    def _opened(self, table: str) -> TableFile | None:
         with self._lock:
             found = self._open.get(table)
             if found is not None:
@@ -168,19 +177,19 @@ class SymbolStore:
         added = Added(path)
         try:
             objects = self.tables_of(path)
+            for info in objects:
+                if info["debug_id"] is None or not (info["ranges"] or info["rows"]):
+                    continue
+                source = Path(info["table"])
+                target = self._by_id(DebugId.parse(info["debug_id"])) / source.name
+                if self.open(str(source), path) and not self.open(str(target)):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(FileExistsError):
+                        os.link(source, target)
+                added.objects.append(info)
         except (SymbolError, LimitExceeded) as e:
             added.problem = str(e)
             return added
-        for info in objects:
-            if info["debug_id"] is None or not (info["ranges"] or info["rows"]):
-                continue
-            source = Path(info["table"])
-            target = self._by_id(DebugId.parse(info["debug_id"])) / source.name
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileExistsError):
-                    os.link(source, target)
-            added.objects.append(info)
         if not added.objects:
             problems = [p for o in objects for p in o["problems"]] or ["no debug id, symbols or unwind information"]
             added.problem = f"{path}: {'; '.join(problems)}"
@@ -199,3 +208,14 @@ class SymbolStore:
             return []
         found = (self.open(str(directory / name)) for name in names if name.endswith(".table"))
         return [table for table in found if table is not None]
+
+
+def _remembered(manifest: Path) -> dict[str, Any] | None:
+    """Return what a manifest says, None where it or a table it lists is gone or damaged."""
+    try:
+        answer: dict[str, Any] = json.loads(manifest.read_bytes())
+        if "error" in answer or all((manifest.parent / o["table"]).is_file() for o in answer["objects"]):
+            return answer
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return None

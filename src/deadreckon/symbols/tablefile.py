@@ -27,9 +27,9 @@ TABLE_VERSION = 1
 
 _MAGIC = b"DRTABLE\0"
 _ALIGN = 16
-_DTYPES = {"u4": np.dtype("<u4"), "i4": np.dtype("<i4"), "u1": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[Any]] = {"u4": np.dtype("<u4"), "i4": np.dtype("<i4"), "u1": np.dtype("u1")}
+_KINDS = {"strings": "u1", "expr": "u1", "rules": "i4", "saved": "i4"}  # All others are u4.
 _ROW_WORDS = {"locations": 4, "functions": 3, "files": 3, "base": 2, "text": 2, "rules": 6, "saved": 3}
-_PREFIXES = {"sym": SymTable, "rule": RuleTable}
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def write_table(path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any
         with os.fdopen(handle, "wb") as out:
             out.write(_MAGIC + TABLE_VERSION.to_bytes(4, "little") + len(header).to_bytes(4, "little") + header)
             for array in arrays:
-                out.write(memoryview(array).cast("B") if array.nbytes else b"")
+                out.write(array.data.cast("B") if array.nbytes else b"")
                 out.write(b"\0" * (-array.nbytes % _ALIGN))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -92,15 +92,17 @@ def open_table(path: Path) -> TableFile:
             dtype = _DTYPES[kind]
             count = int(np.prod(shape, dtype=np.int64))
             start = 16 + length + offset
-            if count < 0 or start < 16 or start + count * dtype.itemsize > size:
+            if count < 0 or offset < 0 or start % _ALIGN or start + count * dtype.itemsize > size:
                 raise Malformed(f"table file {path.name}", offset=start, expected=f"column {name}", got=f"{size} bytes")
+            if kind != _KINDS.get(column, "u4"):
+                raise Malformed(f"table file {path.name}", expected=f"type of {name}", got=kind)
             if len(shape) != (2 if column in _ROW_WORDS else 1) or (len(shape) == 2 and shape[1] != _ROW_WORDS[column]):
                 raise Malformed(f"table file {path.name}", expected=f"shape of {name}", got=shape)
             found[prefix][column] = np.frombuffer(data, dtype, count, start).reshape(shape)
         sym = SymTable(**found["sym"])
         rules = RuleTable(**found["rule"])
         info = dict(header["info"])
-    except (ValueError, KeyError, TypeError, IndexError) as e:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise Malformed(f"table file {path.name}", got=f"{type(e).__name__}: {e}") from e
     if len(sym.range_start) != len(sym.range_loc) or len(rules.rva) != len(rules.rule):
         raise Malformed(f"table file {path.name}", expected="columns of one length")

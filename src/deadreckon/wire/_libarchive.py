@@ -226,7 +226,7 @@ class LibarchiveReader:
             end = offset.value + size.value
         if self._sparse and offset.value > end:
             # A sparse tar entry that ends in a hole tells so only here (test_sparse_tar); xar's reader counts on over
-            # all entries instead (test_formats_of_libarchive).
+            # all entries instead (test_formats_of_libarchive), and tar's has a directory's size here, which is none.
             yield offset.value, b""
 
     def _damage(self, code: int) -> Damaged:
@@ -266,8 +266,6 @@ class SingleReader(LibarchiveReader):
 class TarReader(LibarchiveReader):
     """A tar, from a file or from under compression, with a bound on what its headers may take."""
 
-    _sparse = True
-
     def __init__(self, file: Source | SingleReader, filters: int) -> None:
         self._file = file
         self._feed = _Feed(file.blocks())
@@ -297,6 +295,7 @@ class TarReader(LibarchiveReader):
             if entry is None:
                 return
             self._feed.meter.end_headers()
+            self._sparse = entry.kind == "file"
             position = self._lib.read_header_position(self._archive)
             yield entry._replace(header_bytes=self._lib.filter_bytes(self._archive, 0) - position)
 
@@ -315,13 +314,13 @@ class _Feed:
     def __init__(self, blocks: Iterator[tuple[int, bytes]]) -> None:
         self.meter = HeaderMeter()
         self.error: BaseException | None = None
-        self.callback = READ_CALLBACK(self._read)
+        self.callback: Any = READ_CALLBACK(self._read)
         self._blocks = blocks
         self._block = b""
 
     def _read(self, _archive: Any, _data: Any, buffer: Any) -> int:
         try:
-            _, self._block = next(self._blocks, (0, b""))
+            self._block = next((block for _, block in self._blocks if block), b"")
             self.meter.take(len(self._block))
         except BaseException as e:  # noqa: BLE001 - ctypes would print it and go on
             self.error = e
@@ -330,8 +329,8 @@ class _Feed:
         return len(self._block)
 
     def close(self) -> None:
-        # The callback holds this object, and this object the callback.
-        del self.callback
+        """Let go of the source, and of the callback, which holds this object."""
+        self.callback = None
         self._blocks = iter(())
 
 
