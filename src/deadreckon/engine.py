@@ -375,7 +375,7 @@ class Engine:
             if state in {"missing", "mismatch"}:
                 raw.diagnostics.append(
                     Diagnostic(
-                        code=f"symbols_{state}",
+                        code="symbols_missing" if state == "missing" else "symbols_mismatch",
                         severity="info",
                         stage="symbols",
                         message="; ".join(found.problems) or f"no debug file for {module.code_file or 'a module'}",
