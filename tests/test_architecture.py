@@ -110,5 +110,6 @@ def test_every_diagnostic_code_is_registered() -> None:
     """A code is a promise to whoever counts them; grep finds them, so they are written out where they are used."""
     used = {m[1] for p in FILES for m in re.finditer(r"(?:code=|Diagnostic\(\s*)\"(\w+)\"", p.read_text())}
     assert used <= set(DIAGNOSTIC_CODES)
-    written = "".join(p.read_text() for p in FILES if p.name != "errors.py")
-    assert [c for c in DIAGNOSTIC_CODES if f'"{c}"' not in written] == []
+    written = "".join(p.read_text() for p in FILES)
+    # Once in the registry, and once where it is used: as a diagnostic's code or as an error's.
+    assert [c for c in DIAGNOSTIC_CODES if written.count(f'"{c}"') < 2] == []
