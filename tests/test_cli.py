@@ -172,6 +172,21 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         assert process.stderr.read() == b""
 
 
+def test_an_output_that_cannot_be_written(run: Callable[..., Any], tmp_path: Path) -> None:
+    done = run("process", DUMP, "-o", tmp_path / "nowhere" / "out.jsonl")
+    assert done.returncode == 2
+    assert b"out.jsonl" in done.stderr
+    with open("/dev/full", "wb") as full:
+        code = subprocess.run(
+            [sys.executable, "-m", "deadreckon.cli", "process", str(DUMP)],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert code.returncode == 2
+    assert b"No space left" in code.stderr
+
+
 def test_a_bug_in_one_input_does_not_cost_the_others(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
