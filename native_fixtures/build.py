@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Build the native fixtures: compile, crash, take the core, convert, ask gdb.
 
-For each variant of each architecture this compiles the programs in ``src``,
-splits off their debug information, crashes them once per mode, takes the
-kernel's core of the crash, lets gdb tell the true stacks, and writes a minidump
-from the core. ``MANIFEST.toml`` lists everything made and how.
+For each variant of an architecture (``variants.py``) this compiles the programs
+in ``src``, splits off their debug information, crashes them once per mode, takes
+the kernel's or qemu's core of the crash, lets gdb tell the true stacks, and writes
+a minidump from the core. ``MANIFEST.toml`` lists everything made and how.
 
 The crashing programs run from ``/deadreckon/bin`` (so as root) with an empty
 environment, and debug information names sources under ``/deadreckon/fixtures``:
@@ -35,10 +35,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import core_to_minidump
+import qemu_core
 from core_to_minidump import Core
+from variants import ARCHITECTURES, VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from variants import Architecture, Mode, Variant
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "src"
@@ -55,196 +59,10 @@ COREDUMP_FILTER = "0x11"
 
 RUN_TIMEOUT = 60
 LARGE_FILE = 700_000
+TRAMPOLINE_SIZE = 32
 
-
-class BuildError(Exception):
-    """A fixture could not be made, or is not what it should be."""
-
-
-# --- what to build -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A machine to build for, and the tools to do it with."""
-
-    name: str
-    compiler_prefix: str = ""
-    runner: tuple[str, ...] = ()
-    """Emulator and its arguments, to be put before the program."""
-    gdb: str = "gdb"
-    gdb_architecture: str = ""
-    sysroot: Path = Path("/")
-    flags: tuple[str, ...] = ()
-    skip_modes: frozenset[str] = frozenset()
-    """Modes that do not crash here, such as ``divide`` on ARM."""
-
-    def tool(self, name: str) -> str:
-        """The name of a compiler or binary utility for this machine."""
-        return self.compiler_prefix + name
-
-
-ARCHITECTURES = {
-    architecture.name: architecture for architecture in (Architecture("x86_64", gdb_architecture="i386:x86-64"),)
-}
-"""A further architecture is a further row, and one in ``core_to_minidump.MACHINES``."""
-
-
-@dataclass(frozen=True)
-class Mode:
-    """One way to crash."""
-
-    name: str
-    expect: tuple[str, ...]
-    """Functions the crashed thread's stack must show in this order, innermost first."""
-    handled: tuple[str, ...] = ()
-    """Signals the program handles itself before the fatal one."""
-
-
-SIGNAL_FRAME = "<signal handler called>"
-
-CRASHY_MODES = (
-    Mode("abort", ("give_up", "mode_abort", "main")),
-    Mode(
-        "altstack",
-        (
-            "abandon_ship",
-            "on_fault",
-            SIGNAL_FRAME,
-            "read_gauge",
-            "inspect_hull",
-            "mode_altstack",
-            "main",
-        ),
-        handled=("SIGSEGV",),
-    ),
-    Mode("assert", ("check_bearing", "mode_assert", "main")),
-    Mode("bus", ("read_past_end", "mode_bus", "main")),
-    Mode("cold", ("man_overboard", "steer", "mode_cold", "main")),
-    Mode("divide", ("average", "mode_divide", "main")),
-    Mode(
-        "inlines",
-        (
-            "read_log",
-            "distance_run",
-            "advance",
-            "next_fix",
-            "plot_course",
-            "mode_inlines",
-            "main",
-        ),
-    ),
-    Mode(
-        "interrupt",
-        ("read_gauge", "on_alarm", SIGNAL_FRAME, "keep_watch", "mode_interrupt", "main"),
-        handled=("SIGALRM",),
-    ),
-    Mode("lambda", ("operator()", "operator()", "mode_lambda", "main")),
-    Mode("library", ("weigh", "lift", "cargo_unload", "mode_library", "main")),
-    Mode("noreturn", ("hull_breach", "run_aground", "mode_noreturn", "main")),
-    Mode("null_call", ("give_order", "mode_null_call", "main")),
-    Mode("operators", ("operator==", "mode_operators", "main")),
-    Mode("overflow", (*("dive",) * 40, "diver")),
-    Mode("recursion", (*("descend",) * 61, "mode_recursion", "main")),
-    Mode(
-        "signal",
-        ("read_gauge", "on_hail", SIGNAL_FRAME, "hail", "mode_signal", "main"),
-        handled=("SIGUSR1",),
-    ),
-    Mode("static_chain", ("sound", "sound_chain", "survey", "mode_static_chain", "main")),
-    Mode("tail_call", ("deliver", "mode_tail_call", "main")),
-    Mode("templates", ("operator*", "operator()", "fold", "longest_leg", "mode_templates", "main")),
-    Mode(
-        "threads",
-        ("read_log", "distance_run", "advance", "operator()", "fold", "reckon", "navigator"),
-    ),
-    Mode("trap", ("scuttle", "mode_trap", "main")),
-    Mode("virtual", ("draught", "guide", "mode_virtual", "main")),
-    Mode("vla", ("plot_points", "plot_chart", "mode_vla", "main")),
-    Mode("waiters", ("mode_waiters", "main")),
-    Mode("wild_call", ("give_order", "mode_wild_call", "main")),
-    Mode("wild_read", ("read_chart", "mode_wild_read", "main")),
-)
-
-CRASHY_SOURCES = (
-    "crashy.c",
-    "modes_stack.c",
-    "modes_signal.c",
-    "modes_cpp.cpp",
-    "modes_threads.cpp",
-)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A way to build one program."""
-
-    name: str
-    program: str
-    sources: tuple[str, ...]
-    modes: tuple[Mode, ...]
-    compile_flags: tuple[str, ...]
-    link_flags: tuple[str, ...] = ("-pie",)
-    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Shared libraries of our own, each with its sources."""
-    split: bool = True
-    """Separate the debug information, and strip the program."""
-    compress_debug: bool = False
-    pack_program: bool = False
-    """Commit the program xz-compressed, for its size."""
-    breakpad: bool = False
-    cores: tuple[str, ...] = ()
-    """Modes whose core is committed too."""
-
-
-CARGO: Mapping[str, tuple[str, ...]] = {"libcargo.so": ("cargo.c",)}
-OPTIMIZED = ("-O2", "-fomit-frame-pointer")
-
-THROUGH_LIBC = frozenset({"abort", "altstack", "assert", "interrupt", "lambda", "signal", "waiters"})
-"""Modes whose stack passes through the C library before it is back in our code; only with glibc linked in can it be
-unwound from what is committed."""
-
-OWN_MODES = tuple(mode for mode in CRASHY_MODES if mode.name not in THROUGH_LIBC)
-
-VARIANTS = (
-    Variant(
-        "pie-O2",
-        "crashy",
-        CRASHY_SOURCES,
-        OWN_MODES,
-        (*OPTIMIZED, "-gdwarf-5"),
-        libraries=CARGO,
-        breakpad=True,
-        cores=("threads",),
-    ),
-    Variant(
-        "pie-O0",
-        "crashy",
-        CRASHY_SOURCES,
-        OWN_MODES,
-        ("-O0", "-fno-omit-frame-pointer", "-gdwarf-4"),
-        libraries=CARGO,
-    ),
-    Variant(
-        "static-O2",
-        "crashy",
-        (*CRASHY_SOURCES, "cargo.c"),
-        CRASHY_MODES,
-        (*OPTIMIZED, "-gdwarf-5"),
-        link_flags=("-static-pie",),
-        compress_debug=True,
-        pack_program=True,
-        cores=("altstack", "threads"),
-    ),
-    Variant(
-        "plain-O1",
-        "plain",
-        ("plain.c",),
-        (Mode("plain", ("tack", "sail", "main")),),
-        ("-O1", "-gdwarf-4"),
-        split=False,
-    ),
-)
+FRAME_LIMIT_REACHED = "frame limit"
+"""How ``gdb_truth.py`` says that it has stopped at a stack's outer end."""
 
 COMMON_FLAGS = (
     "-fPIC",
@@ -262,6 +80,10 @@ LINK_FLAGS = ("-Wl,--build-id=sha1", "-Wl,-z,relro,-z,now")
 
 DEMO_VARIANT = "pie-O2"
 DEMO_FILES = ("crashy", "crashy.debug", "dumps/templates.dmp", "dumps/threads.dmp")
+
+
+class BuildError(Exception):
+    """A fixture could not be made, or is not what it should be."""
 
 
 # --- compiling -----------------------------------------------------------------------
@@ -298,7 +120,7 @@ class Builder:
 
     def build_all(self) -> None:
         """Make every variant afresh."""
-        for variant in VARIANTS:
+        for variant in VARIANTS[self.architecture.name]:
             self.build_variant(variant)
 
     def build_variant(self, variant: Variant) -> None:
@@ -338,8 +160,7 @@ class Builder:
             compiler, *language = LANGUAGE_FLAGS[Path(source).suffix]
             made = self.scratch / f"{variant.name}-{source}.o"
             run(
-                self.architecture.tool(compiler),
-                *self.architecture.flags,
+                *self.compiler(variant, compiler),
                 *COMMON_FLAGS,
                 *language,
                 *variant.compile_flags,
@@ -352,7 +173,6 @@ class Builder:
             objects.append(made)
         run(
             self.architecture.tool("gcc"),
-            *self.architecture.flags,
             "-o",
             binary,
             *objects,
@@ -361,30 +181,41 @@ class Builder:
         )
         return binary
 
+    def compiler(self, variant: Variant, gcc: str) -> tuple[str, ...]:
+        """The command for what ``gcc`` or ``g++`` would do."""
+        if not variant.compiler:
+            return (self.architecture.tool(gcc),)
+        return (variant.compiler, f"--target={self.architecture.compiler_prefix.rstrip('-')}")
+
     def install(self, variant: Variant, binary: Path, target: Path) -> None:
         """Put a binary into the tree: split, compressed or as it is."""
-        built = " ".join((*variant.compile_flags, *variant.link_flags))
+        built = " ".join((variant.compiler, *variant.compile_flags, *variant.link_flags)).strip()
         placed = target / binary.name
         shutil.copy2(binary, placed)
         check_neutral(placed.name, binary.read_bytes())
         if not variant.split:
-            self.enter(placed, variant, "executable with debug information", built=built)
+            self.place(placed, variant, "executable with debug information", "program", built)
             return
         objcopy = self.architecture.tool("objcopy")
         debug = target / f"{binary.name}.debug"
         compress = ("--compress-debug-sections=zlib",) if variant.compress_debug else ()
-        run(objcopy, "--only-keep-debug", *compress, binary, debug)
+        without = [f"--remove-section={name}" for name in variant.drop]
+        run(objcopy, "--only-keep-debug", *compress, *without, binary, debug)
         debug.chmod(0o644)
         run(self.architecture.tool("strip"), "--strip-all", placed)
         run(objcopy, f"--add-gnu-debuglink={debug}", placed)
         kind = "executable, stripped" if binary.name == variant.program else "library, stripped"
-        if variant.pack_program:
-            packed = target / f"{binary.name}.xz"
-            packed.write_bytes(lzma.compress(placed.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
-            placed.unlink()
-            placed = packed
-        self.enter(placed, variant, kind, built=built)
-        self.enter(debug, variant, "debug information", built=built)
+        self.place(placed, variant, kind, "program", built)
+        self.place(debug, variant, "debug information", "debug", built)
+
+    def place(self, path: Path, variant: Variant, kind: str, part: str, built: str) -> None:
+        """Enter a binary in the manifest, packed if the variant's are."""
+        if part in variant.pack:
+            packed = path.with_name(f"{path.name}.xz")
+            packed.write_bytes(compressed(path.read_bytes()))
+            path.unlink()
+            path = packed
+        self.enter(path, variant, kind, built=built)
 
     # Breakpad symbols
 
@@ -412,15 +243,16 @@ class Builder:
 
     def crash(self, variant: Variant, mode: Mode, program: Path, dumps: Path) -> None:
         """Crash the program, and write dump and truth."""
-        core_path, thread_names, source = self.take_core(mode, program)
-        data = core_path.read_bytes()
-        core = Core.parse(data, self.architecture.sysroot)
-        truth = self.ask_gdb(core, core_path, program, thread_names)
-        check_truth(variant, mode, truth)
-        dump = core_to_minidump.convert(
-            core, thread_names, stacks_left_behind(core, truth), int(core_path.stat().st_mtime)
-        )
-        made = {"mode": mode.name, "core": source}
+        taken = self.take_core(mode, program)
+        core = Core.parse(taken.path.read_bytes(), self.architecture.sysroot)
+        if variant.old_context:
+            core.machine = core_to_minidump.ARM64_OLD
+        truth = self.ask_gdb(core, taken.path, program, taken.thread_names)
+        check_truth(self.architecture, variant, mode, truth)
+        extra = [*stacks_left_behind(core, truth), *code_left_out(core, truth)]
+        core.data = without_vdso_paths(core)
+        dump = core_to_minidump.convert(core, taken.thread_names, extra, int(taken.path.stat().st_mtime))
+        made = {"mode": mode.name, "core": taken.writer}
         dump_path = dumps / f"{mode.name}.dmp"
         dump_path.write_bytes(dump)
         self.enter(dump_path, variant, "minidump", **made)
@@ -429,30 +261,30 @@ class Builder:
         self.enter(truth_path, variant, "truth", **made)
         if mode.name in variant.cores:
             kept = dumps / f"{mode.name}.core.xz"
-            neutral = without_vdso_paths(core)
+            neutral = taken.original or core.data
             check_neutral(kept.name, neutral)
-            kept.write_bytes(lzma.compress(neutral, preset=9 | lzma.PRESET_EXTREME))
+            kept.write_bytes(compressed(neutral))
             self.enter(kept, variant, "core", **made)
-        core_path.unlink()
+        taken.path.unlink()
 
-    def take_core(self, mode: Mode, program: Path) -> tuple[Path, dict[int, str], str]:
-        """Crash the program in `mode`: its core, its threads' names, who wrote the core."""
+    def take_core(self, mode: Mode, program: Path) -> TakenCore:
+        """Crash the program in `mode`."""
         directory = program.parent
         arguments = [mode.name] if mode.name != program.name else []
-        if self.core_source == "kernel":
-            command = [*self.architecture.runner, str(program), *arguments]
+        emulator = self.architecture.emulator
+        trace = ""
+        if emulator or self.core_source == "kernel":
             finished = subprocess.run(
-                command,
+                [*emulator, str(program), *arguments],
                 cwd=directory,
                 env={},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                capture_output=True,
                 text=True,
                 timeout=RUN_TIMEOUT,
                 check=False,
-                preexec_fn=allow_core,
+                preexec_fn=allow_emulated_core if emulator else allow_core,
             )
-            output = finished.stdout
+            output, trace = finished.stdout, finished.stderr
         else:
             output = run(
                 *(self.architecture.gdb, "-nx", "-batch"),
@@ -462,18 +294,30 @@ class Builder:
                 *("--args", str(program), *arguments),
                 cwd=directory,
             )
-        cores = list(directory.glob("*core*"))
+        cores = list(directory.glob("qemu_*.core" if emulator else "*core*"))
         if len(cores) != 1:
             raise BuildError(f"{program} {mode.name}: {len(cores)} cores instead of one")
-        names = re.findall(r"^thread (\d+) (\w+)$", output, re.MULTILINE)
-        return cores[0], {int(tid): name for tid, name in names}, self.core_source
+        names = {int(tid): name for tid, name in re.findall(r"^thread (\d+) (\w+)$", output, re.MULTILINE)}
+        if not emulator:
+            return TakenCore(cores[0], names, self.core_source)
+        original = cores[0].read_bytes()
+        for path in (cores[0], *directory.glob("core*")):
+            path.unlink()
+        path = directory / "core"
+        signal_info = qemu_core.fatal_signal(trace)
+        path.write_bytes(qemu_core.complete(original, program, self.architecture.sysroot, signal_info))
+        return TakenCore(path, names, "qemu", original)
 
     def ask_gdb(self, core: Core, core_path: Path, program: Path, thread_names: Mapping[int, str]) -> dict[str, Any]:
         """The true stacks, from gdb and the unstripped program."""
         answer = self.scratch / "truth.json"
         answer.unlink(missing_ok=True)
         architecture = self.architecture
-        setup = [f"-iex=set sysroot {architecture.sysroot}", "-iex=set debuginfod enabled off"]
+        setup = [
+            f"-iex=set sysroot {architecture.sysroot}",
+            f"-iex=set solib-search-path {program.parent}",
+            "-iex=set debuginfod enabled off",
+        ]
         if architecture.gdb_architecture:
             setup.append(f"-iex=set architecture {architecture.gdb_architecture}")
         command = [architecture.gdb, "-nx", "-batch", *setup]
@@ -545,13 +389,39 @@ def breakpad_id(build: bytes) -> str:
     return swapped.hex().upper() + "0"
 
 
+def compressed(data: bytes) -> bytes:
+    """`data` as an xz file, as small as it gets."""
+    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+
+
 # --- crashing ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TakenCore:
+    """A core, for the converter and gdb."""
+
+    path: Path
+    thread_names: Mapping[int, str]
+    writer: str
+    """``kernel``, ``gdb`` or ``qemu``."""
+    original: bytes | None = None
+    """What qemu has written, before it was completed."""
 
 
 def allow_core() -> None:
     """In the child, before it becomes the program: let the kernel write its core."""
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     Path("/proc/self/coredump_filter").write_text(COREDUMP_FILTER)
+
+
+def allow_emulated_core() -> None:
+    """In the child, before it becomes qemu: let it write a core, of the program but not of itself.
+
+    qemu looks at the limit, and then dies of the signal in its turn.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    Path("/proc/self/coredump_filter").write_text("0")
 
 
 @contextlib.contextmanager
@@ -613,8 +483,8 @@ def crashed_frames(truth: Mapping[str, Any]) -> list[dict[str, Any]]:
     raise BuildError("gdb does not show the crashed thread")
 
 
-def check_truth(variant: Variant, mode: Mode, truth: Mapping[str, Any]) -> None:
-    """Check that gdb's stack shows what the mode was written to show."""
+def check_truth(architecture: Architecture, variant: Variant, mode: Mode, truth: Mapping[str, Any]) -> None:
+    """Check that gdb's stack shows what the mode was written to show, and that no thread's stack breaks off."""
     frames = crashed_frames(truth)
     remaining = iter(frames)
     for wanted in mode.expect:
@@ -622,9 +492,10 @@ def check_truth(variant: Variant, mode: Mode, truth: Mapping[str, Any]) -> None:
         if not any(pattern.search(frame["function"] or "") for frame in remaining):
             shown = ", ".join(str(frame["function"]) for frame in frames)
             raise BuildError(f"{variant.name} {mode.name}: no {wanted} in {shown}")
-    bottom = frames[-1]["function"]
-    if bottom not in {"_start", "clone3", "clone", "__clone"}:
-        raise BuildError(f"{variant.name} {mode.name}: the stack ends at {bottom}")
+    for thread in truth["threads"]:
+        bottom = thread["frames"][-1]["function"]
+        if bottom not in architecture.outermost and thread["unwind_stop"] != FRAME_LIMIT_REACHED:
+            raise BuildError(f"{variant.name} {mode.name}: the stack of {thread['name']} ends at {bottom}")
     if mode.handled and not any(frame["signal_frame"] for frame in frames):
         raise BuildError(f"{variant.name} {mode.name}: no signal frame")
 
@@ -646,6 +517,21 @@ def stacks_left_behind(core: Core, truth: Mapping[str, Any]) -> list[tuple[int, 
                 if bounds:
                     ranges.append(bounds)
     return ranges
+
+
+def code_left_out(core: Core, truth: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Code on a stack that is in no file: the vdso, and the page of signal trampolines that qemu has in its place."""
+    ranges = set()
+    for frame in (frame for thread in truth["threads"] for frame in thread["frames"]):
+        pc = int(frame["pc"], 16)
+        area = core.area_at(pc)
+        if area is None or area.path or not area.flags & core_to_minidump.PF_X:
+            continue
+        if frame["module"] == core_to_minidump.VDSO_NAME:
+            ranges.add((area.start, area.end))
+        else:
+            ranges.add((max(area.start, pc - TRAMPOLINE_SIZE), min(area.end, pc + TRAMPOLINE_SIZE)))
+    return sorted(ranges)
 
 
 def format_truth(truth: Mapping[str, Any]) -> str:
@@ -700,14 +586,25 @@ def manifest_entry(
 
 def toolchain(architecture: Architecture) -> dict[str, str]:
     """What an architecture's fixtures were made with."""
-    libc = run(architecture.tool("gcc"), *architecture.flags, "-print-file-name=libc.so.6").strip()
+    libc = run(architecture.tool("gcc"), "-print-file-name=libc.so.6").strip()
     banner = re.search(rb"GNU C Library [^\n]*", Path(libc).resolve().read_bytes())
-    return {
-        "compiler": tool_version(architecture.tool("gcc")),
-        "linker": tool_version(architecture.tool("ld")),
-        "debugger": tool_version(architecture.gdb),
-        "libc": banner[0].decode() if banner else "unknown",
-    }
+    tools = {"compiler": architecture.tool("gcc"), "linker": architecture.tool("ld"), "debugger": architecture.gdb}
+    tools |= {variant.compiler: variant.compiler for variant in VARIANTS[architecture.name] if variant.compiler}
+    if architecture.emulator:
+        tools["emulator"] = architecture.emulator[0]
+    versions = {role: tool_version(tool) for role, tool in tools.items()}
+    return {**versions, "libc": banner[0].decode() if banner else "unknown"}
+
+
+def check_tools(architecture: Architecture) -> None:
+    """Check that all it takes to build for a machine is installed."""
+    wanted = {*architecture.tools(), *(variant.compiler for variant in VARIANTS[architecture.name])} - {""}
+    missing = sorted(tool for tool in wanted if shutil.which(tool) is None)
+    if architecture.loader and not Path(architecture.loader).exists():
+        missing.append(architecture.loader)
+    if missing:
+        packages = " ".join(architecture.packages)
+        raise BuildError(f"{architecture.name} needs {', '.join(missing)} (Debian: apt-get install {packages})")
 
 
 def write_manifest(builder: Builder, demo: Sequence[dict[str, str | int]]) -> None:
@@ -745,7 +642,7 @@ def write_demo(builder: Builder) -> list[dict[str, str | int]]:
             member.mode = 0o755 if path.name == "crashy" else 0o644
             archive.addfile(member, io.BytesIO(data))
     DEMO.parent.mkdir(exist_ok=True)
-    DEMO.write_bytes(lzma.compress(packed.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+    DEMO.write_bytes(compressed(packed.getvalue()))
     name = builder.architecture.name
     return [manifest_entry(DEMO, "demonstration", DEMO_VARIANT, name, {})]
 
@@ -756,7 +653,7 @@ def write_demo(builder: Builder) -> list[dict[str, str | int]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description="Build the native crash fixtures.")
-    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="x86_64")
+    parser.add_argument("--arch", choices=(*ARCHITECTURES, "all"), default="x86_64")
     parser.add_argument(
         "--core-source",
         choices=("auto", "kernel", "gdb"),
@@ -765,17 +662,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dump-syms", type=Path, help="Breakpad's dump_syms, to remake the Breakpad symbols")
     options = parser.parse_args(arguments)
+    names = list(ARCHITECTURES) if options.arch == "all" else [options.arch]
     try:
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            plain_core_pattern() as detected,
-            run_root(),
-        ):
-            core_source = detected if options.core_source == "auto" else options.core_source
-            builder = Builder(ARCHITECTURES[options.arch], Path(scratch), core_source, options.dump_syms)
-            builder.build_all()
-            demo = write_demo(builder) if options.arch == "x86_64" else []
-            write_manifest(builder, demo)
+        for name in names:
+            check_tools(ARCHITECTURES[name])
+        for name in names:
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                plain_core_pattern() as detected,
+                run_root(),
+            ):
+                core_source = detected if options.core_source == "auto" else options.core_source
+                builder = Builder(ARCHITECTURES[name], Path(scratch), core_source, options.dump_syms)
+                builder.build_all()
+                demo = write_demo(builder) if name == "x86_64" else []
+                write_manifest(builder, demo)
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1

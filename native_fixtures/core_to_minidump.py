@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,7 +150,65 @@ X86_64 = Machine(
     float_copies=((24, 4, 52), (0, 512, 256)),
 )
 
-MACHINES = {machine.elf_machine: machine for machine in (X86_64,)}
+X86 = Machine(
+    name="x86",
+    elf_machine=3,
+    word="I",
+    processor=0,
+    registers=_words("ebx ecx edx esi edi ebp eax ds es fs gs orig_eax eip cs eflags esp ss"),
+    stack_pointer="esp",
+    instruction_pointer="eip",
+    red_zone=0,
+    context_size=716,
+    context_flags=Slot(0, "I"),
+    context_flags_value=0x1000F,
+    context=_slots(140, "I", "gs fs es ds edi esi ebx edx ecx eax ebp eip cs eflags esp ss"),
+    float_copies=((0, 108, 28),),
+)
+
+ARM = Machine(
+    name="arm",
+    elf_machine=40,
+    word="I",
+    processor=5,
+    registers=_words("r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 sp lr pc cpsr orig_r0"),
+    stack_pointer="sp",
+    instruction_pointer="pc",
+    red_zone=0,
+    context_size=368,
+    context_flags=Slot(0, "I"),
+    context_flags_value=0x40000002,
+    context=_slots(4, "I", "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 sp lr pc cpsr"),
+)
+
+_ARM64_GENERAL = "{} sp pc".format(" ".join(f"x{number}" for number in range(31)))
+
+ARM64 = Machine(
+    name="arm64",
+    elf_machine=183,
+    word="Q",
+    processor=12,
+    registers=_words(f"{_ARM64_GENERAL} pstate"),
+    stack_pointer="sp",
+    instruction_pointer="pc",
+    red_zone=0,
+    context_size=912,
+    context_flags=Slot(0, "I"),
+    context_flags_value=0x400003,
+    context=_slots(4, "I", "pstate") | _slots(8, "Q", _ARM64_GENERAL),
+)
+
+ARM64_OLD = replace(
+    ARM64,
+    processor=0x8003,
+    context_size=796,
+    context_flags=Slot(0, "Q"),
+    context_flags_value=0x80000002,
+    context=_slots(8, "Q", _ARM64_GENERAL) | _slots(272, "I", "pstate"),
+)
+"""Breakpad's own layout for ARM64, from before Windows had one."""
+
+MACHINES = {machine.elf_machine: machine for machine in (X86_64, X86, ARM, ARM64)}
 """By ELF ``e_machine``. A further machine is a further row."""
 
 
@@ -269,10 +327,9 @@ class Core:
         for header in headers:
             if header.type == PT_NOTE:
                 core._read_notes(data[header.offset : header.offset + header.file_size])
-        by_start = {file.start: file for file in core.files}
         for header in headers:
             if header.type == PT_LOAD and header.memory_size:
-                file = by_start.get(header.vaddr)
+                file = next((f for f in core.files if f.start <= header.vaddr < f.end), None)
                 core.areas.append(
                     Area(
                         header.vaddr,
@@ -281,7 +338,7 @@ class Core:
                         header.offset,
                         header.file_size,
                         file.path if file else None,
-                        file.offset if file else 0,
+                        file.offset + header.vaddr - file.start if file else 0,
                     )
                 )
         core.areas.sort(key=lambda area: area.start)

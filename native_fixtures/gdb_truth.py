@@ -18,7 +18,7 @@ from typing import Any
 
 import gdb  # type: ignore[import-untyped]
 
-FRAME_LIMIT = 256
+FRAME_LIMIT = 128
 SIGNAL_FRAME_NAME = "<signal handler called>"
 SETTINGS = ("backtrace past-main on", "pagination off", "width 0", "debuginfod enabled off")
 

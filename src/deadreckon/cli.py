@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,8 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, among: Any = commands
+    ) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = among.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
         return added
 
@@ -84,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "inputs", nargs="+", metavar="INPUT", help="crash file, archive or directory of them, or - for stdin"
     )
     added.add_argument(
-        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive or directory"
+        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive, directory or URL"
     )
     added.add_argument(
         "--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them"
@@ -109,9 +111,29 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--format", choices=("json", "text"), default="text")
     store(added)
 
-    added = command("symbols", _symbols, "Import debug files into the store.")
-    added.add_argument("action", choices=("add",))
+    added = command("symbols", _symbols, "Import debug files into the store, say what is in it, keep it in order.")
+    actions = added.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = command("add", _symbols, "Import debug files; those that are there already stay as they are.", actions)
     added.add_argument("paths", nargs="+", metavar="PATH", help="debug file, directory or archive")
+    added.add_argument("--tag", action="append", default=[], metavar="K=V", type=_pair, help="kept with each file")
+    store(added)
+    added = command("list", _symbols, "List what was imported, and what failed.", actions)
+    added.add_argument("--tag", action="append", default=[], metavar="K=V", type=_pair, help="only files with it")
+    added.add_argument("--failed", action="store_true", help="only files that could not be imported")
+    added.add_argument("--all", action="store_true", help="also what is there because of --symbols and sources")
+    added.add_argument("--format", choices=("json", "text"), default="text")
+    store(added)
+    added = command("show", _symbols, "Show all that is known of one module.", actions)
+    added.add_argument("id", metavar="ID", help="debug id in any spelling, code id or build id")
+    added.add_argument("--format", choices=("json", "text"), default="text")
+    store(added)
+    added = command("check", _symbols, "Say what is wrong with debug files, or with the store itself.", actions)
+    added.add_argument("paths", nargs="*", metavar="PATH", help="what might be imported; without any, the store")
+    added.add_argument("--repair", action="store_true", help="put the store in order")
+    store(added)
+    added = command("prune", _symbols, "Keep the store below its limit, and clear up after killed processes.", actions)
+    added.add_argument("--older-than", metavar="DAYS", type=_days, help="remove what was not used for so long")
+    added.add_argument("--max-bytes", metavar="N", type=_count, help="instead of the setting symbols.store_max_bytes")
     store(added)
 
     added = command("submit", _submit, "Put a job into a job directory.")
@@ -208,12 +230,13 @@ def _process(options: argparse.Namespace) -> int:
     import os
 
     from deadreckon import reports
+    from deadreckon.config import remote_source
     from deadreckon.engine import Engine
 
     if options.kind:
         reports.detect(b"", options.kind)
     for path in options.symbols:
-        if not os.path.exists(path):
+        if remote_source(path) is None and not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
     _announce_compilation()
@@ -369,21 +392,16 @@ def _lookup(options: argparse.Namespace) -> int:
 
 
 def _symbols(options: argparse.Namespace) -> int:
-    from deadreckon.engine import Engine
+    from deadreckon.adapters import inventory
 
     code = OK
-    with Engine(_config(options)) as engine, _Progress() as progress:
-        for path in options.paths:
-            results = engine.add_symbols(path)
-            if not results:
-                code = _fail(f"{path}: no debug file in it", UNREADABLE)
-            for added in results:
-                progress.step()
-                for o in added.objects:
-                    held = f"{o['ranges']} ranges, {o['rows']} unwind rows"
-                    print(f"{o['debug_id']} {o['arch']} {o['format']}: {held} {added.path}")
-                if added.problem:
-                    code = _fail(added.problem, UNREADABLE)
+    with _Progress() as progress:
+        for line in inventory.run(**{**vars(options), "config": _config(options)}):
+            progress.step()
+            if isinstance(line, inventory.Problem):
+                code = _fail(line, UNREADABLE)
+            else:
+                print(line)
     return code
 
 

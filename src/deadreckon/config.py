@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchiveLimits",
     "Config",
+    "RemoteLimits",
     "ReportLimits",
+    "SourceConfig",
     "SymbolLimits",
     "UnwindLimits",
     "WorkerConfig",
     "load",
+    "remote_source",
     "store_path",
 ]
 
@@ -68,8 +72,12 @@ class UnwindLimits:
 
 @dataclass(frozen=True, slots=True)
 class SymbolLimits:
-    """What building the tables of one debug file may cost; it happens in a child process."""
+    """What building the tables of one debug file may cost (it happens in a child process), and what the store may."""
 
+    store_max_bytes: int = 20 * GiB
+    """Tables in the store: beyond that, those not used for longest go, imported ones last. 0: no limit."""
+    retry_failures_seconds: float = 86_400.0
+    """How long a debug file that could not be read is not tried again."""
     build_seconds: float = 120.0
     build_bytes: int = 4 * GiB
     max_file_bytes: int = 4 * GiB
@@ -77,6 +85,110 @@ class SymbolLimits:
     """Files looked at when a ``--symbols`` directory has no known layout."""
     max_demangle_input: int = 4096
     max_demangle_output: int = 65_536
+
+
+_LAYOUTS = frozenset(
+    {"auto", "breakpad", "debuginfod", "gdb", "lldb", "ssqp", "symstore", "symstore_index2", "unified"}
+)
+_KINDS = frozenset({"debuginfo", "executable", "breakpad"})
+_SOURCE = re.compile(r"(?:([a-z0-9_]+)\+)?((?:https?|s3)://.*)", re.ASCII | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """A remote symbol source: an HTTP(S) server or an S3 bucket (``s3://bucket/prefix``). Raises ConfigError."""
+
+    url: str = ""
+    layout: str = "auto"
+    """How paths are made (symbols/layouts.py); ``auto`` tries those that servers have."""
+    kinds: tuple[str, ...] = ("debuginfo", "executable", "breakpad")
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    """Sent to the URL's own scheme, host and port only; ``$NAME`` stands for an environment variable."""
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            return
+        from urllib.parse import urlsplit  # noqa: PLC0415
+
+        try:
+            parts = urlsplit(self.url)
+            host, _ = (parts.hostname or "").encode("idna"), parts.port
+        except ValueError as e:
+            raise ConfigError(f"sources: {self.url!r}: {e}") from e
+        if (
+            not self.url.startswith(("http://", "https://", "s3://"))
+            or not host
+            or re.search(r"[\x00-\x20\x7f]", self.url)
+        ):
+            raise ConfigError(f"sources: {self.url!r}: expected http://, https:// or s3:// and a host")
+        if "@" in parts.netloc or parts.fragment:
+            message = "no user, password or fragment in a URL; credentials go into headers"
+            raise ConfigError(f"sources: {parts.hostname}: {message}")
+        if self.layout not in _LAYOUTS:
+            raise ConfigError(f"sources: layout {self.layout!r}: expected one of {', '.join(sorted(_LAYOUTS))}")
+        if not self.kinds or not _KINDS.issuperset(self.kinds):
+            raise ConfigError(f"sources: kinds {list(self.kinds)}: expected some of {', '.join(sorted(_KINDS))}")
+        if self.headers and parts.scheme == "s3":
+            raise ConfigError(f"sources: {self.url}: an S3 source takes no headers")
+        self.sent_headers()
+
+    def sent_headers(self) -> dict[str, str]:
+        """Return the headers with environment variables in place. Raises ConfigError; never shows a value."""
+        from string import Template  # noqa: PLC0415
+
+        sent = {}
+        for name, text in self.headers.items():
+            try:
+                sent[name] = Template(text).substitute(os.environ)
+            except KeyError as e:
+                raise ConfigError(f"sources: header {name!r}: ${e.args[0]} is not set") from None
+            except ValueError:
+                raise ConfigError(f"sources: header {name!r}: write $$ for a dollar sign") from None
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not re.fullmatch(r"[\t -~]*", sent[name]):
+                raise ConfigError(f"sources: header {name!r}: not a header's name, or not one line of ASCII")
+        return sent
+
+
+def remote_source(text: str, configured: tuple[SourceConfig, ...] = ()) -> SourceConfig | None:
+    """Read ``https://...`` or ``s3://...``, with the layout before it where it is known (``debuginfod+https://...``).
+
+    A URL that is configured has its settings. Returns None for anything else, which is a path. Raises ConfigError.
+    """
+    for source in configured:
+        if source.url == text:
+            return source
+    match = _SOURCE.fullmatch(text)
+    return SourceConfig(url=match[2], layout=match[1] or "auto") if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLimits:
+    """What asking remote symbol sources may cost; nothing is asked unless a source is named."""
+
+    connect_seconds: float = 5.0
+    read_seconds: float = 15.0
+    """Silence that ends a connection."""
+    total_seconds: float = 120.0
+    """For everything that is fetched for one crash."""
+    retries: int = 2
+    """After a timeout, a lost connection and the statuses 429 and 5xx; nothing else is asked twice."""
+    retry_wait_seconds: float = 0.5
+    """Before the first retry; doubled for the next ones."""
+    max_retry_wait_seconds: float = 10.0
+    """A server that asks for a longer pause (Retry-After) gets no retry."""
+    parallel: int = 8
+    max_modules: int = 256
+    """Modules of one crash that are asked for."""
+    max_bytes: int = 2 * GiB
+    """Of one file, as it arrives and as it is unpacked."""
+    max_redirects: int = 5
+    missing_seconds: float = 3600.0
+    """How long it is remembered that a source does not have a file, or has a wrong or unreadable one."""
+    failure_seconds: float = 300.0
+    """How long it is remembered that a file could not be fetched."""
+    skip_after: int = 3
+    """Failures in a row after which a source is skipped; one that can't be reached at all is skipped at once."""
+    skip_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +213,9 @@ class Config:
     report: ReportLimits = field(default_factory=ReportLimits)
     unwind: UnwindLimits = field(default_factory=UnwindLimits)
     symbols: SymbolLimits = field(default_factory=SymbolLimits)
+    sources: tuple[SourceConfig, ...] = ()
+    """Remote sources, asked in this order for what local ones lack; TOML ``[[sources]]``."""
+    remote: RemoteLimits = field(default_factory=RemoteLimits)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
 
 
@@ -166,8 +281,26 @@ def _build(kind: Any, raw: Any, prefix: str) -> Any:
         if hasattr(default, "__dataclass_fields__"):
             values[key] = _build(type(default), value, f"{prefix}{key}.")
             continue
+        if isinstance(default, tuple | dict):
+            values[key] = _collection(default, value, f"{prefix}{key}")
+            continue
         number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
         if not number and type(value) is not type(default):
             raise ConfigError(f"{prefix}{key}: expected {type(default).__name__}, got {value!r}")
         values[key] = type(default)(value)
     return kind(**values)
+
+
+def _collection(default: tuple[Any, ...] | dict[str, str], value: Any, at: str) -> Any:
+    """Read a list of texts, a table of texts, or ``[[sources]]``."""
+    if at == "sources" and isinstance(value, list):
+        found = tuple(_build(SourceConfig, item, f"{at}[{i}].") for i, item in enumerate(value))
+        for i, source in enumerate(found):
+            if not source.url:
+                raise ConfigError(f"{at}[{i}].url: missing")
+        return found
+    texts = list(value.values()) if isinstance(value, dict) else value
+    if isinstance(value, dict if isinstance(default, dict) else list) and all(isinstance(t, str) for t in texts):
+        return dict(value) if isinstance(value, dict) else tuple(value)
+    # Headers hold secrets: the value isn't shown.
+    raise ConfigError(f"{at}: expected a {'table' if isinstance(default, dict) else 'list'} of texts")

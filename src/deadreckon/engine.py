@@ -8,20 +8,19 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import tempfile
 import threading
 import time
 import traceback
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from deadreckon import inputs, objects, reports
-from deadreckon.config import Config
+from deadreckon import inputs, reports
+from deadreckon.config import Config, remote_source
 from deadreckon.errors import (
     DeadreckonError,
     LimitExceeded,
@@ -42,20 +41,27 @@ from deadreckon.model.event import (
     Source,
     Thread,
 )
-from deadreckon.symbols.sources import SymbolPath, resolve
+from deadreckon.symbols.sources import SymbolPath, resolve_all
 from deadreckon.symbols.store import Added, SymbolStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from deadreckon.model.crash import Module, RawCrash
     from deadreckon.symbolicate.native import ModuleSymbols
+    from deadreckon.symbols.remote import RemoteSource
     from deadreckon.symbols.store import ModuleTables
+
+    Place = SymbolPath | RemoteSource
 
 __all__ = ["Engine", "process", "unreadable"]
 
 _RESOLVED = 65_536
+_ROUNDS = 4
+"""How often a crash is unwound again because its stacks led to modules not looked at yet."""
+_FOUND_SECONDS = 3600.0
+"""How long a module's tables are taken for granted; to look again also tells the store that they are in use."""
 _MISSING_SECONDS = 30.0
 """How long a module without symbols is not looked for again; another process may import them meanwhile."""
 
@@ -67,7 +73,8 @@ class _Resolved:
     tables: ModuleTables | None
     symbols: ModuleSymbols
     problems: list[str]
-    until: float = math.inf
+    until: float
+    unavailable: dict[str, str] = field(default_factory=dict)
 
 
 class Engine:
@@ -79,7 +86,7 @@ class Engine:
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or Config()
         self.store = SymbolStore(self.config)
-        self._paths: dict[str, SymbolPath] = {}
+        self._paths: dict[str, Place] = {}
         self._resolved: dict[tuple[Any, ...], _Resolved] = {}
         self._lock = threading.Lock()
 
@@ -139,14 +146,23 @@ class Engine:
         for source in sources:
             yield from self.process_all(source, symbols=symbols)
 
-    def add_symbols(self, source: str | os.PathLike[str] | bytes) -> list[Added]:
-        """Import debug files into the store: a file, a directory or an archive of them, by path or as bytes."""
-        with self._lock:
-            self._resolved.clear()
-        if isinstance(source, bytes):
-            with self._spooled(source) as path:
-                return self._add(path)
-        return self._add(os.fspath(source))
+    def add_symbols(
+        self, source: str | os.PathLike[str] | bytes, *, tags: Mapping[str, str] | None = None
+    ) -> list[Added]:
+        """Import debug files into the store: a file, a directory or an archive of them, by path or as bytes.
+
+        ``tags`` are kept with them. Bad files cost themselves and are listed with the reason; what was imported before
+        is ``known`` and stays as it is.
+        """
+        try:
+            return self._each_debug_file(source, lambda path, name: self.store.add(path, tags=tags, origin=name))
+        finally:
+            with self._lock:
+                self._resolved.clear()
+
+    def check_symbols(self, source: str | os.PathLike[str] | bytes) -> list[Added]:
+        """Say what ``add_symbols`` would import, without doing it."""
+        return self._each_debug_file(source, lambda path, name: self.store.examine(path, origin=name))
 
     def process_all(
         self,
@@ -164,11 +180,12 @@ class Engine:
         """
         label = name if name is not None else None if isinstance(source, bytes | memoryview) else os.fspath(source)
         with tempfile.TemporaryDirectory(dir=scratch or self._temporary()) as unpacked:
-            looked: list[SymbolPath] = []
+            looked: list[Place] = []
+            places = dict.fromkeys([*symbols, *(s.url for s in self.config.sources)])
             try:
                 data = inputs.open_input(source)
                 problems: list[Diagnostic] = []
-                looked = [self._symbol_path(path, unpacked, problems) for path in symbols]
+                looked = [self._symbol_path(path, unpacked, problems) for path in places]
                 for crash in inputs.crashes(data, label, kind, self.config.archive, unpacked):
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
@@ -206,7 +223,7 @@ class Engine:
     def _search(self, path: str) -> SymbolPath:
         return SymbolPath(path, self.store, self.config.symbols.max_scan_files)
 
-    def _symbol_path(self, path: str, scratch: str, problems: list[Diagnostic]) -> SymbolPath:
+    def _symbol_path(self, path: str, scratch: str, problems: list[Diagnostic]) -> Place:
         """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call.
 
         What can't be read of an archive goes into ``problems``; what was read before that is used.
@@ -214,6 +231,10 @@ class Engine:
         known = self._paths.get(path)
         if known is not None:
             return known
+        if (source := remote_source(path, self.config.sources)) is not None:
+            from deadreckon.symbols.remote import RemoteSource  # noqa: PLC0415  (most runs have no remote source)
+
+            return self._paths.setdefault(path, RemoteSource(path, source, self.config, self.store))
         if os.path.isfile(path) and inputs.is_archive(path):
             directory = tempfile.mkdtemp(dir=scratch)
             try:
@@ -227,38 +248,29 @@ class Engine:
             return self._search(directory)
         if not os.path.exists(path):
             raise SourceUnavailable(f"--symbols {path}: no such file or directory")
-        found = self._paths[path] = self._search(path)
-        return found
+        return self._paths.setdefault(path, self._search(path))
 
-    def _add(self, path: str) -> list[Added]:
-        if os.path.isdir(path):
-            files = [os.path.join(d, f) for d, _, names in sorted(os.walk(path)) for f in sorted(names)]
-            return [a for f in files for a in self._add(f)]
-        try:
-            packed = inputs.is_archive(path)
-        except OSError as e:
-            return [Added(path, problem=f"{path}: {e.strerror}")]
-        if not packed:
-            with open(path, "rb") as file:
-                known = objects.sniff(file.read(reports.HEAD_BYTES)) is not None
-            return [self.store.add(path)] if known else []
-        results = []
-        problems: list[Diagnostic] = []
-        try:
-            for member in inputs.debug_files(path, self.config.archive, self._temporary(), problems):
-                with self._spooled(member.data) as spooled:
-                    added = self.store.add(spooled)
-                added.path = f"{path}:{member.name}"
-                results.append(added)
-        except DeadreckonError as e:
-            results.append(Added(path, problem=f"{path}: {e}"))
-        results.extend(Added(path, problem=f"{path}: {p.code}: {p.message}") for p in problems)
-        return results
+    def _each_debug_file(
+        self, source: str | os.PathLike[str] | bytes, use: Callable[[str, str | None], Added]
+    ) -> list[Added]:
+        if isinstance(source, bytes):
+            try:
+                with self._spooled(source) as path:
+                    return self._used(path, "bytes", use)
+            except OSError as e:
+                raise SourceUnavailable(f"the symbol store can't be written to: {e}") from e
+        return self._used(os.fspath(source), None, use)
+
+    def _used(self, path: str, name: str | None, use: Callable[[str, str | None], Added]) -> list[Added]:
+        return [
+            use(file.path, file.origin) if file.problem is None else Added(file.origin or file.path, [], file.problem)
+            for file in inputs.symbol_files(path, self.config.archive, self._temporary(), name)
+        ]
 
     # -- one crash ----------------------------------------------------------------------------------------------------
 
     def _event(
-        self, crash: inputs.Crash, kind: str | None, paths: list[SymbolPath], attributes: dict[str, str] | None
+        self, crash: inputs.Crash, kind: str | None, paths: list[Place], attributes: dict[str, str] | None
     ) -> Event:
         data = crash.data
         form = reports.detect(bytes(data[: reports.HEAD_BYTES]), kind)
@@ -317,18 +329,27 @@ class Engine:
             attachments=attachments or None,
         )
 
-    def _resolve_stacks(self, raw: RawCrash, paths: list[SymbolPath], event: Event) -> None:
+    def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
         from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
         from deadreckon.symbolicate.native import ModuleSymbols, symbolicate  # noqa: PLC0415
         from deadreckon.unwind.walk import modules_on_stacks, unwind  # noqa: PLC0415
 
-        unused = _Resolved(None, ModuleSymbols(None, "unused"), [])
+        unused = _Resolved(None, ModuleSymbols(None, "unused"), [], 0.0)
         resolved = [unused] * len(raw.modules)
-        for index in modules_on_stacks(raw).tolist():
-            resolved[index] = self._module(raw.modules[index], paths)
-        tables = [(r.tables.sym, r.tables.rules) if r.tables else None for r in resolved]
-        table, stops = unwind(raw, tables, self.config.unwind)
+        wanted = set(modules_on_stacks(raw).tolist())
+        known: set[int] = set()
+        for _ in range(_ROUNDS):
+            indexes = sorted(wanted - known)
+            for index, found in zip(indexes, self._modules([raw.modules[i] for i in indexes], paths), strict=True):
+                resolved[index] = found
+            known |= wanted
+            tables = [(r.tables.sym, r.tables.rules) if r.tables else None for r in resolved]
+            table, stops = unwind(raw, tables, self.config.unwind)
+            # Below a signal handler's own stack come modules that only the interrupted stack mentions.
+            wanted = set(table.module[table.module >= 0].tolist())
+            if wanted <= known:
+                break
         stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved])
         frames_of = dict(zip(numbers, stacks, strict=True))
         used = set(table.module.tolist())
@@ -361,6 +382,16 @@ class Engine:
                         where={"thread": thread.id, "frames": len(frames or ())},
                     )
                 )
+        raw.diagnostics.extend(
+            Diagnostic(
+                code="source_unavailable",
+                severity="warning",
+                stage="symbols",
+                message=f"{source}: {why}",
+                where={"source": source},
+            )
+            for source, why in {s: why for r in resolved for s, why in r.unavailable.items()}.items()
+        )
         event.modules = []
         for index, module in enumerate(raw.modules):
             found = resolved[index]
@@ -383,25 +414,30 @@ class Engine:
                     )
                 )
 
-    def _module(self, module: Module, paths: list[SymbolPath]) -> _Resolved:
-        """Return a module's tables, found once for every crash that has the same build of it."""
+    def _modules(self, modules: list[Module], paths: list[Place]) -> list[_Resolved]:
+        """Return modules' tables, found once for every crash that has the same build of them."""
         from deadreckon.symbolicate.native import ModuleSymbols  # noqa: PLC0415
 
-        key = (module.debug_id, module.code_id, module.debug_file, module.code_file, *(p.path for p in paths))
+        searched = tuple(p.path for p in paths)
+        keys = [(m.debug_id, m.code_id, m.debug_file, m.code_file, *searched) for m in modules]
+        now = time.monotonic()
         with self._lock:
-            known = self._resolved.get(key)
-        if known is not None and time.monotonic() < known.until:
-            return known
-        answer = resolve(module, paths, self.store)
-        tables = answer.tables
-        found = _Resolved(tables, ModuleSymbols(tables.sym if tables else None, answer.state), answer.problems)
-        if tables is None:
-            found.until = time.monotonic() + _MISSING_SECONDS
+            known = {k: self._resolved[k] for k in keys if k in self._resolved and now < self._resolved[k].until}
+        wanted = {k: m for k, m in zip(keys, modules, strict=True) if k not in known}
+        for key, answer in zip(wanted, resolve_all(list(wanted.values()), paths, self.store), strict=True):
+            tables, lasting = answer.tables, answer.tables is not None and not answer.unavailable
+            known[key] = _Resolved(
+                tables,
+                ModuleSymbols(tables.sym if tables else None, answer.state),
+                answer.problems,
+                time.monotonic() + (_FOUND_SECONDS if lasting else _MISSING_SECONDS),
+                answer.unavailable,
+            )
         with self._lock:
-            if len(self._resolved) >= _RESOLVED:
+            if len(self._resolved) + len(wanted) > _RESOLVED:
                 self._resolved.clear()
-            self._resolved[key] = found
-        return found
+            self._resolved |= {k: known[k] for k in wanted}
+        return [known[k] for k in keys]
 
 
 def process(

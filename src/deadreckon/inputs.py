@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deadreckon import objects, reports
-from deadreckon.errors import UnknownFormat
+from deadreckon.errors import DeadreckonError, UnknownFormat
 from deadreckon.model.event import Attachment, Diagnostic
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from deadreckon.config import ArchiveLimits
     from deadreckon.wire import archive
 
-__all__ = ["Crash", "Data", "crashes", "debug_files", "is_archive", "open_input", "size_of", "write"]
+__all__ = ["Crash", "Data", "crashes", "debug_files", "is_archive", "open_input", "size_of", "symbol_files", "write"]
 
 Data = bytes | mmap.mmap
 Source = str | os.PathLike[str] | bytes | memoryview
@@ -126,8 +127,7 @@ def is_archive(path: str) -> bool:
     """Tell whether a file is an archive, as opposed to one debug file. Raises OSError."""
     from deadreckon.wire import archive  # noqa: PLC0415
 
-    with open(path, "rb") as file:
-        head = file.read(reports.HEAD_BYTES)
+    head = _head(path)
     return objects.sniff(head) is None and archive.sniff(head) is not None
 
 
@@ -141,11 +141,67 @@ def debug_files(
     return (m for m in members if objects.sniff(bytes(m.data[: reports.HEAD_BYTES])) is not None)
 
 
+@dataclass(slots=True)
+class SymbolFile:
+    """A debug file to be imported, or what there is instead: ``problem``.
+
+    ``origin`` is the name of what ``path`` is a copy of, for as long as the next one isn't asked for.
+    """
+
+    path: str
+    origin: str | None = None
+    problem: str | None = None
+
+
+def symbol_files(
+    path: str, limits: ArchiveLimits, scratch: str | None, origin: str | None = None
+) -> Iterator[SymbolFile]:
+    """Yield the debug files in a file, an archive or a directory of them; files of other kinds are left out."""
+    if os.path.isdir(path):
+        for directory, names, files in os.walk(path):
+            names.sort()
+            for file in sorted(files):
+                found = os.path.join(directory, file)
+                if os.path.isfile(found):  # A pipe would be waited for.
+                    yield from symbol_files(found, limits, scratch)
+        return
+    name = path if origin is None else origin
+    try:
+        head = _head(path)
+    except OSError as e:
+        yield SymbolFile(path, origin, f"{name}: {e.strerror}")
+        return
+    if objects.sniff(head) is not None:
+        yield SymbolFile(path, origin)
+        return
+    from deadreckon.wire import archive  # noqa: PLC0415
+
+    if archive.sniff(head) is None:
+        return
+    problems: list[Diagnostic] = []
+    try:
+        for member in debug_files(path, limits, scratch, problems):
+            with tempfile.TemporaryDirectory(dir=scratch) as directory:
+                copy = write(Path(directory) / "data", member.data)
+                yield SymbolFile(str(copy), f"{name}:{member.name}")
+    except DeadreckonError as e:
+        yield SymbolFile(path, origin, f"{name}: {e}")
+    except OSError as e:
+        yield SymbolFile(path, origin, f"{name}: can't be unpacked: {e.strerror}")
+    for problem in problems:
+        yield SymbolFile(path, origin, f"{name}: {problem.code}: {problem.message}")
+
+
 def write(path: Path, data: Data) -> Path:
     """Write a new file and return its path."""
     with path.open("xb") as file, memoryview(data) as view:
         file.write(view)
     return path
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(reports.HEAD_BYTES)
 
 
 def _map(descriptor: int) -> mmap.mmap:

@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,9 +26,7 @@ SYSTEM = [LIBRARIES / "libc.so.6", Path("/lib64/ld-linux-x86-64.so.2"), LIBRARIE
 
 def ours(data: bytes, *, is_eh: bool = True, address: int = 0, base: int = 0, pointer_size: int = 8) -> RuleTable:
     column = np.frombuffer(data, np.uint8)
-    table = rules_from_frames(
-        column, is_eh=is_eh, section_addr=address, image_base=base, pointer_size=pointer_size
-    )
+    table = rules_from_frames(column, is_eh=is_eh, section_addr=address, image_base=base, pointer_size=pointer_size)
     proportionate(table, len(data))
     return table
 
@@ -220,7 +218,9 @@ def test_random_sections(is_eh: bool, address_size: int) -> None:
 def test_expressions_of_many_rows_are_kept_once() -> None:
     section = FrameSection()
     cie = section.cie(def_cfa(7, 8) + offset(16, 1))
-    program = b"\x0f" + block(b"\x77\x08\x06\x23\x10") + b"\x10\x06" + block(b"\x76\x00") + b"\x10\x10" + block(b"\x76\x08")
+    program = (
+        b"\x0f" + block(b"\x77\x08\x06\x23\x10") + b"\x10\x06" + block(b"\x76\x00") + b"\x10\x10" + block(b"\x76\x08")
+    )
     program += b"".join(advance(1) + b"\x16\x0c" + block(bytes([0x77, i % 64])) for i in range(600))
     section.fde(cie, 0x1000, 0x1000, program)
     truth = decode(bytes(section), is_eh=True, section_addr=0, address_size=8)
@@ -337,9 +337,7 @@ def test_bases_of_encodings() -> None:
         cie = section.cie(def_cfa(7, 8) + offset(16, 1), encoding=encoding)
         section.fde(cie, 0x200, 0x10)
         column = np.frombuffer(bytes(section), np.uint8)
-        table = rules_from_frames(
-            column, is_eh=True, section_addr=0, image_base=0, pointer_size=8, **{base: 0x7000}
-        )
+        table = rules_from_frames(column, is_eh=True, section_addr=0, image_base=0, pointer_size=8, **{base: 0x7000})
         assert rows(table) == [(0x7200, FIRST), (0x7210, None)]
 
 
@@ -362,7 +360,11 @@ def test_other_augmentations(augmentation: str) -> None:
         at = data.index(b"eh\0") + 3
         data = bytes([data[0] + 8]) + data[1:at] + b"\0" * 8 + data[at:]
         fde = data[0] + 4
-        data = data[: fde + 4] + (int.from_bytes(data[fde + 4 : fde + 8], "little") + 8).to_bytes(4, "little") + data[fde + 8 :]
+        data = (
+            data[: fde + 4]
+            + (int.from_bytes(data[fde + 4 : fde + 8], "little") + 8).to_bytes(4, "little")
+            + data[fde + 8 :]
+        )
     assert rows(ours(data)) == [(0x1000, FIRST), (0x1100, None)]
 
 
@@ -384,7 +386,7 @@ def mutants(data: bytes, count: int, seed: int) -> list[bytes]:
 
 def test_mutated_sections(fixtures: Path) -> None:
     elf = ELFFile(BytesIO((fixtures / "linux/x86_64/pie-O2/crashy").read_bytes()))
-    section = elf.get_section_by_name(".eh_frame")
+    section: Any = elf.get_section_by_name(".eh_frame")
     for data in mutants(section.data(), 1500, 2):
         ours(data, address=section["sh_addr"])
     for is_eh in (True, False):

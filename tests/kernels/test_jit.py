@@ -81,7 +81,7 @@ def test_cache_directory(tmp_path: Path, store: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.skipif(not _jit.JIT, reason="nothing is compiled")
 def test_change_in_a_helper_file_recompiles(tmp_path: Path) -> None:
-    """numba alone keeps the stale kernel: it looks at the time of the kernel's own file only."""
+    """Alone, numba keeps the stale kernel: it looks at the time of the kernel's own file only."""
     (tmp_path / "_jit.py").write_text(Path(_jit.__file__).read_text())
     (tmp_path / "entry.py").write_text(
         "import json, numba\n"

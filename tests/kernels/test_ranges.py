@@ -3,8 +3,7 @@ from __future__ import annotations
 import posixpath
 import random
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,9 @@ from deadreckon.model.tables import NONE, SymTable
 from deadreckon.objects import symcache
 from deadreckon.symbolicate.native import ModuleSymbols
 from oracle.lookup import locations
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEBUG_FILES = [
     "pie-O2/crashy.debug",

@@ -32,7 +32,7 @@ def full(arch: Arch) -> int:
 
 
 def run(
-    world: World, tables: list[tuple[SymTable, RuleTable]] | None = None, **limits: int
+    world: World, tables: list[tuple[SymTable, RuleTable]] | None = None, /, **limits: int
 ) -> tuple[list[list[oracle.Frame]], list[int]]:
     """Walk with the kernel; returns what the oracle does."""
     memory, regions, registers, valid = world.columns()
@@ -82,7 +82,7 @@ def test_random_worlds(arch: Arch) -> None:
         rng = random.Random(seed)
         world = random_world(rng, arch)
         limits = {**LIMITS, "max_frames": rng.choice((3, 40)), "scan_words": rng.choice((4, 40))}
-        ours, stops = run(world, **limits)
+        ours, stops = run(world, None, **limits)
         theirs, expected = oracle.walk(world, **limits)
         assert same(ours, theirs), (seed, ours, theirs)
         assert stops == expected, seed
@@ -116,7 +116,13 @@ def test_random_expressions(arch: Arch) -> None:
     while len(expressions) < (4000 if JIT else 400):
         expressions.append(random_expression(rng, word, [0, 3, 1, registers.sp, registers.fp, 33], stack))
     expressions += [b"\x30" * 64, b"\x30" * 65, b"\x30" + b"\x96" * 999, b"\x30" + b"\x96" * 1000, b"", b"\x96"]
-    expressions += [b"\x2f\xfd\xff", b"\x30\x28\xfc\xff\x35", b"\x31\x2f\x00\x80", b"\x10" + b"\xff" * 10, b"\x92\x80\x80\x04\0"]
+    expressions += [
+        b"\x2f\xfd\xff",
+        b"\x30\x28\xfc\xff\x35",
+        b"\x31\x2f\x00\x80",
+        b"\x10" + b"\xff" * 10,
+        b"\x92\x80\x80\x04\0",
+    ]
     with_cfa = []
     for i, code in enumerate(expressions):
         if i % 2:

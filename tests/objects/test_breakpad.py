@@ -56,7 +56,9 @@ def test_identity_of_odd_modules() -> None:
     assert breakpad.identify(memoryview(b"MODULE mac x86_64 1 \xff\xfe")).debug_file == "\ufffd\ufffd"
 
 
-@pytest.mark.parametrize("data", [b"", b"MODULE", b"MODULE Linux x86_64\n", b"FILE 0 a\nMODULE Linux x86_64 0 a", b"\0" * 9999])
+@pytest.mark.parametrize(
+    "data", [b"", b"MODULE", b"MODULE Linux x86_64\n", b"FILE 0 a\nMODULE Linux x86_64 0 a", b"\0" * 9999]
+)
 def test_not_a_symbol_file(data: bytes) -> None:
     with pytest.raises(Malformed, match="MODULE os arch id name"):
         breakpad.identify(data)
@@ -114,7 +116,14 @@ def test_gaps_and_overlaps() -> None:
         "STACK CFI INIT 1010 20 .cfa: $rsp 64 +",
         "STACK CFI INIT 1180 10 .cfa: $rsp 32 +",
     )
-    expected: list[tuple[int, int | None]] = [(0x1000, 8), (0x1100, 24), (0x1170, 32), (0x1190, None), (0x3000, 8), (0x3010, None)]
+    expected: list[tuple[int, int | None]] = [
+        (0x1000, 8),
+        (0x1100, 24),
+        (0x1170, 32),
+        (0x1190, None),
+        (0x3000, 8),
+        (0x3010, None),
+    ]
     assert rows(table) == [(a, n and (("reg", 7, n), (RA,), 16, False)) for a, n in expected]
 
 
@@ -171,13 +180,17 @@ def test_return_address_that_makes_no_sense(ra: str) -> None:
         assert found == []
 
 
-@pytest.mark.parametrize("cfa", ["", "$xyz", "$rsp +", "$rsp 8 +- +", "$rsp 8", "$rsp 8 + 3", "$rsp 8 + " * 30, "^", "$rsp 0x8 +"])
+@pytest.mark.parametrize(
+    "cfa", ["", "$xyz", "$rsp +", "$rsp 8 +- +", "$rsp 8", "$rsp 8 + 3", "$rsp 8 + " * 30, "^", "$rsp 0x8 +"]
+)
 def test_cfa_that_makes_no_sense(cfa: str) -> None:
     assert rows(lower(f"STACK CFI INIT 0 10 .cfa: {cfa} .ra: .cfa -8 + ^")) == []
 
 
 def test_registers_by_any_name() -> None:
-    table = lower("STACK CFI INIT 0 10 .cfa: rsp 8 + $RBX: .cfa -16 + ^ rbx: .cfa -24 + ^ $xmm6: .cfa -32 + ^ $rip: $rax")
+    table = lower(
+        "STACK CFI INIT 0 10 .cfa: rsp 8 + $RBX: .cfa -16 + ^ rbx: .cfa -24 + ^ $xmm6: .cfa -32 + ^ $rip: $rax"
+    )
     # Of the return address's two rules, .ra's and the program counter's, the first is the one meant.
     assert rows(table)[0][1] == (CFA, ((3, "OFFSET", -24), RA), 16, False)
 
@@ -234,7 +247,26 @@ def test_fixture_says_what_eh_frame_says(fixtures: Path) -> None:
 
 # --- Expressions ----------------------------------------------------------------------------------------------------
 
-TOKENS = [".cfa", "$rsp", "$rax", "$r15", "^", "+", "-", "*", "/", "%", "@", "0", "1", "8", "16", "-3", "7", "2147483647"]
+TOKENS = [
+    ".cfa",
+    "$rsp",
+    "$rax",
+    "$r15",
+    "^",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "@",
+    "0",
+    "1",
+    "8",
+    "16",
+    "-3",
+    "7",
+    "2147483647",
+]
 MEMORY = {0x1000: 0x2000, 0x2000: 0x1234, 0x1008: 5}
 
 
@@ -274,7 +306,7 @@ def test_expressions_mean_what_breakpad_means(tokens: list[str]) -> None:
     registers = {7: 0xFF8, 0: (1 << 64) - 2, 15: 0x1008}
     cfa = 0x1000
     value: int | None = None
-    match dict((number, (kind, argument)) for number, kind, argument in rule[1]).get(3):
+    match {number: (kind, argument) for number, kind, argument in rule[1]}.get(3):
         case ("OFFSET", int(offset)):
             value = MEMORY.get((cfa + offset) % (1 << 64))
         case ("VAL_OFFSET", int(offset)):

@@ -5,7 +5,7 @@ import lzma
 import random
 import struct
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -29,6 +29,9 @@ from synth.elf import (
     Section,
     Segment,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BUILD_ID = bytes.fromhex("a5dbcdd88c5a234d327adcb845a4f6a57cf01f81")
 CODE = Section(".text", b"\x90" * 64, flags=ALLOC | EXECINSTR, addr=0x40_1000)
@@ -108,7 +111,9 @@ def test_fixtures(fixtures: Path) -> None:
         assert elf.identify(memoryview(data)) == found
 
 
-@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF" + b"\0" * 47, b"MZ" + b"\0" * 100, b"\x7fELF\2" + b"\0" * 55])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x7fELF", b"\x7fELF" + b"\0" * 47, b"MZ" + b"\0" * 100, b"\x7fELF\2" + b"\0" * 55]
+)
 def test_too_little_of_a_header(data: bytes) -> None:
     with pytest.raises(Malformed, match="ELF header"):
         elf.identify(data)
@@ -259,7 +264,9 @@ def test_damaged_frame_section_costs_itself() -> None:
     assert [problem.split(":")[0] for problem in found.problems] == [".debug_frame"]
 
 
-@pytest.mark.parametrize("header", [{"shoff": 1 << 40}, {"shentsize": 1}, {"shoff": (1 << 64) - 1}, {"shnum": 0xFFFF, "shoff": 8}])
+@pytest.mark.parametrize(
+    "header", [{"shoff": 1 << 40}, {"shentsize": 1}, {"shoff": (1 << 64) - 1}, {"shnum": 0xFFFF, "shoff": 8}]
+)
 def test_no_way_to_the_sections(header: dict[str, int]) -> None:
     file = made()
     file.header = header

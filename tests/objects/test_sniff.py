@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from deadreckon.objects import sniff
 from synth.breakpad import SymFile
 from synth.elf import Elf
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,12 @@ def test_kinds(head: bytes, kind: str | None) -> None:
 
 def test_fixtures(fixtures: Path) -> None:
     folder = fixtures / "linux/x86_64/pie-O2"
-    for name, kind in (("crashy", "elf"), ("crashy.debug", "elf"), ("dumps/bus.dmp", None), ("dumps/bus.truth.json", None)):
+    for name, kind in (
+        ("crashy", "elf"),
+        ("crashy.debug", "elf"),
+        ("dumps/bus.dmp", None),
+        ("dumps/bus.truth.json", None),
+    ):
         assert sniff((folder / name).read_bytes()[:64]) == kind
     for path in (folder / "breakpad").glob("*/*/*.sym"):
         assert sniff(path.read_bytes()[:64]) == "breakpad"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from deadreckon.errors import Malformed, Unsupported
 from deadreckon.kernels.ranges import look_up
 from deadreckon.model.tables import NONE, SymTable
 from deadreckon.objects import symcache
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def string(text: bytes) -> bytes:

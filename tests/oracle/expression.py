@@ -13,7 +13,7 @@ MAX_OPERATIONS = 1000
 MAX_DEPTH = 64
 
 
-class _Fails(Exception):  # noqa: N818
+class _Fails(Exception):
     """The expression has no value."""
 
 

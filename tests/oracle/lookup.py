@@ -14,7 +14,7 @@ def locations(table: SymTable, rva: int, max_depth: int) -> list[int]:
     i = bisect_right(table.range_start.tolist(), rva) - 1
     if i < 0 or rva > 0xFFFF_FFFF:
         return []
-    found = []
+    found: list[int] = []
     at = int(table.range_loc[i])
     while at < len(table.locations) and len(found) < max_depth:
         found.append(at)

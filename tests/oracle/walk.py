@@ -181,7 +181,7 @@ class _Walker:
             assert isinstance(rule.cfa[1], bytes)
             cfa = self.value(rule.cfa[1], None)
         elif rule.cfa[1] in self.regs:
-            cfa = (self.regs[int(rule.cfa[1])] + int(rule.cfa[2])) % modulus  # type: ignore[misc]
+            cfa = (self.regs[int(rule.cfa[1])] + int(rule.cfa[2])) % modulus
         if cfa is None:
             return None
         self.cfa = cfa

@@ -87,7 +87,7 @@ def test_names_of_any_bytes(builder: Builder, library: str, tmp_path: Path) -> N
 
 
 def test_endless_unwind_information_costs_itself(tmp_path: Path, library: str) -> None:
-    """symbolic 13.9 never returns from such a file's CFI cache."""
+    """The CFI cache of such a file never comes back from symbolic 13.9."""
     path = tmp_path / "loop.exe"
     path.write_bytes(looping())
     builder = Builder(seconds=2, max_bytes=4 * GiB)
@@ -114,7 +114,7 @@ def test_time_limit_of_a_file_without_a_way_out(tmp_path: Path, monkeypatch: pyt
     sleeper.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(sleeper))
     builder = Builder(seconds=0.2, max_bytes=GiB)
-    with pytest.raises(LimitExceeded, match="symbols.build_seconds is 0.2"):
+    with pytest.raises(LimitExceeded, match=r"symbols\.build_seconds is 0\.2"):
         builder.build("some/file", str(tmp_path / "x"))
     assert builder._child is None
 
@@ -233,5 +233,3 @@ def test_mutated_files_never_end_the_builder(builder: Builder, fixtures: Path, t
         for info in found:
             open_table(tmp_path / info["table"])
     assert answers > 20
-
-

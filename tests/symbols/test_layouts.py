@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deadreckon.model.crash import Module
 from deadreckon.model.ids import DebugId
-from deadreckon.symbols.layouts import Candidate, Parsed, base_name, candidates, parse
+from deadreckon.symbols.layouts import Candidate, Layout, Parsed, base_name, candidates, parse
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -38,6 +38,9 @@ def test_pdb_and_pe() -> None:
         ("Crash.pdb/3249D99D0C4049318610F4E4FB0B6936FFFFFFFF/Crash.pdb", "debuginfo", "symstore"),
         ("Crash.dll/5AB380779000/Crash.dll", "executable", "symstore"),
         ("Crash.dll/5AB380779000/Crash.dl_", "executable", "symstore"),
+        (f"crash.pdb/{key[:32].lower()}FFFFFFFF/crash.pdb", "debuginfo", "ssqp"),
+        ("crash.dll/5ab380779000/crash.dll", "executable", "ssqp"),
+        ("crash.dll/5AB380779000/crash.dll", "executable", "ssqp"),
         (f"32/{key[2:].lower()}/debuginfo", "debuginfo", "unified"),
     ]:
         assert found[path] == Candidate(path, kind, layout)  # type: ignore[arg-type]
@@ -67,6 +70,48 @@ def test_macho() -> None:
     assert "_.dwarf/mach-uuid-sym-3249d99d0c4049318610f4e4fb0b6936/_.dwarf" in found
     assert "Foo/3249D99D0C4049318610F4E4FB0B69360/Foo.sym" in found
     assert not any("elf-buildid" in path for path in found)
+
+
+def test_short_build_ids_are_padded_for_ssqp() -> None:
+    found = paths(Module(0, 0, "Bar.so", BUILD_ID[:32], None, ELF.debug_id))
+    padded = BUILD_ID[:32] + "00000000"
+    for path, kind in [
+        (f"_.debug/elf-buildid-sym-{padded}/_.debug", "debuginfo"),
+        (f"bar.so/elf-buildid-{padded}/bar.so", "executable"),
+    ]:
+        assert found[path] == Candidate(path, kind, "ssqp")  # type: ignore[arg-type]
+        assert (got := parse(path)) is not None
+        assert (got.debug_id, got.code_id) == (ELF.debug_id, padded)
+
+
+def test_a_pdb_is_of_no_elf_file() -> None:
+    found = candidates(Module(0, 0, "", None, "Crash.pdb", GUID))
+    assert {c.layout for c in found} == {"breakpad", "symstore", "symstore_index2", "ssqp", "unified"}
+    assert not any("-uuid-" in c.path or "buildid" in c.path for c in found)
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (PDB, [("Crash.pdb", "debuginfo"), ("Crash.dll", "executable"), ("Crash.sym", "breakpad")]),
+        (ELF, [("libc.so.6.debug", "debuginfo"), ("libc.so.6", "executable"), ("libc.so.6.sym", "breakpad")]),
+        (MACHO, [("Foo.debug", "debuginfo"), ("Foo", "executable"), ("Foo.sym", "breakpad")]),
+        (Module(0, 0, "../..", None, "/", GUID), []),
+    ],
+)
+def test_plain(module: Module, expected: list[tuple[str, str]]) -> None:
+    found = candidates(module, ["plain"])
+    assert [(c.path, c.kind) for c in found] == expected
+    for c in found:
+        assert parse(c.path) == Parsed("plain", c.kind, None, None, c.path)
+
+
+def test_layouts_are_chosen() -> None:
+    everything = candidates(PDB)
+    assert candidates(PDB, ["breakpad"]) == [c for c in everything if c.layout == "breakpad"]
+    assert candidates(PDB, []) == []
+    assert not any(c.layout == "plain" for c in everything)
+    assert len(candidates(PDB, get_args(Layout))) == len(everything) + 3
 
 
 def test_best_first() -> None:
@@ -121,13 +166,20 @@ def test_hostile_modules_stay_inside(
         Module(0, 0, code_file, code_id, debug_file, debug_id),
         Module(0, 0, code_file, "5ab380779000", debug_file, GUID),
     ):
-        for candidate in candidates(module):
+        for candidate in candidates(module, get_args(Layout)):
             _assert_inside(candidate.path)
 
 
 @given(anything | st.text("0123456789abcdefABCDEF/._-", max_size=90))
 def test_parse_never_raises(path: str) -> None:
-    parse(path)
+    found = parse(path)
+    assert found is None or found.name == "" or found.name in path
+
+
+@pytest.mark.parametrize("unit", ["a", "/", "ab/", "AAAA/", "../", "a\\", "4c/" + "a" * 38 + "/"])
+def test_long_paths(unit: str) -> None:
+    assert parse(unit * (1_000_000 // len(unit))) is None
+    assert parse(unit * (1_000_000 // len(unit)) + "debuginfo") is None
 
 
 def _assert_same_place(got: Parsed, candidate: Candidate) -> None:
@@ -148,8 +200,6 @@ def test_round_trip_pe(name: str, uuid: UUID, age: int, stamp: int, size: int) -
     found = candidates(module)
     assert {c.layout for c in found} >= {"breakpad", "symstore", "symstore_index2", "unified"}
     for c in found:
-        if "elf-buildid" in c.path or c.layout in {"gdb", "debuginfod"}:
-            continue
         got = parse(c.path)
         assert got is not None, c
         _assert_same_place(got, c)

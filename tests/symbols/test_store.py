@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,19 +21,8 @@ from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table
 from synth.breakpad import SymFile
 from synth.pe import looping
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 LIBRARY = "linux/x86_64/pie-O2/libcargo.so.debug"
 DEBUG_ID = "b5c148bc-e24f-df22-d88b-9aeb9359ccc0"
-
-
-@pytest.fixture
-def symbols() -> Iterator[SymbolStore]:
-    """Give a new store."""
-    store = SymbolStore(Config())
-    yield store
-    store.close()
 
 
 @pytest.fixture
@@ -80,7 +68,8 @@ def test_importing_twice_changes_nothing(symbols: SymbolStore, library: str, mon
     key = Path(first.objects[0]["table"]).name
     by_id = f"by-id/v{TABLE_VERSION}/B5/B5C148BCE24FDF22D88B9AEB9359CCC00/{key}"
     assert by_id in before
-    assert before[by_id] == before[f"derived/v{TABLE_VERSION}/{key[:2]}/{key}"]  # One file, by two names.
+    derived = [name for name in before if name.startswith(f"derived/v{TABLE_VERSION}/") and name.endswith(".table")]
+    assert [before[name] for name in derived] == [before[by_id]]  # One file, by two names.
 
 
 def test_imported_tables_are_found_by_any_spelling(symbols: SymbolStore, library: str) -> None:
@@ -183,10 +172,10 @@ def test_file_too_large(tmp_path: Path) -> None:
     path = tmp_path / "sparse.debug"
     with path.open("wb") as file:
         file.truncate(1001)
-    with pytest.raises(LimitExceeded, match="symbols.max_file_bytes is 1000, got 1001"):
+    with pytest.raises(LimitExceeded, match=r"symbols\.max_file_bytes is 1000, got 1001"):
         store.tables_of(str(path))
     assert "max_file_bytes" in (store.add(str(path)).problem or "")
-    assert store._builder._child is None
+    assert store._started is None
 
 
 # --- Derived tables -------------------------------------------------------------------------------------------------
@@ -270,7 +259,8 @@ def test_damaged_table_is_built_afresh(symbols: SymbolStore, library: str, damag
     if damage == "gone":
         table.unlink()
     else:
-        table.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "header": whole[:20] + b"#" + whole[21:]}[damage])
+        left = {"cut": whole[: len(whole) // 2], "empty": b"", "header": whole[:20] + b"#" + whole[21:]}
+        table.write_bytes(left[damage])
     assert symbols.open(info["table"]) is None
     assert not table.exists()
     found = symbols.open(info["table"], library)
@@ -297,7 +287,9 @@ def test_damaged_import_is_mended_by_importing_again(symbols: SymbolStore, libra
     other.close()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b'{"objects": 1}', b'{"objects": [{}]}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"null", b'{"objects": 1}', b'{"objects": [{}]}', b"\xff"]
+)
 def test_damaged_manifest(symbols: SymbolStore, library: str, content: bytes) -> None:
     expected = symbols.tables_of(library)
     symbols._derived(library).write_bytes(content)

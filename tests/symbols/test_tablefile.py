@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +16,10 @@ from deadreckon.symbols import tables
 from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table, write_table
 from synth.samples import walk_with
 from synth.stacks import random_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 INFO = {"debug_id": "abc", "has_lines": True, "nested": [1, "ü"]}
 
@@ -53,7 +55,9 @@ def parts(path: Path) -> tuple[dict[str, Any], bytes]:
 
 def put(path: Path, header: bytes, columns: bytes) -> None:
     header += b" " * (-len(header) % 16)
-    path.write_bytes(b"DRTABLE\0" + TABLE_VERSION.to_bytes(4, "little") + len(header).to_bytes(4, "little") + header + columns)
+    path.write_bytes(
+        b"DRTABLE\0" + TABLE_VERSION.to_bytes(4, "little") + len(header).to_bytes(4, "little") + header + columns
+    )
 
 
 def use(opened: TableFile) -> None:

@@ -15,7 +15,9 @@ class SymFile:
     name: str = "app"
     lines: list[str] = field(default_factory=list)
 
-    def function(self, address: int, size: int, name: str, lines: list[tuple[int, int, int, int]] | None = None) -> None:
+    def function(
+        self, address: int, size: int, name: str, lines: list[tuple[int, int, int, int]] | None = None
+    ) -> None:
         """Add a FUNC with its lines, each (address, size, line, file)."""
         self.lines.append(f"FUNC {address:x} {size:x} 0 {name}")
         self.lines += [f"{a:x} {s:x} {line} {file}" for a, s, line, file in lines or []]

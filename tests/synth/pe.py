@@ -24,8 +24,9 @@ def looping(debug_id: bytes = bytes(range(1, 17)), age: int = 1) -> bytes:
     directories[3] = (PDATA, 12)
     directories[6] = (RDATA + 0x20, 28)
     optional = struct.pack("<HBB3I2I", 0x20B, 14, 0, 0x200, 0x400, 0, TEXT, TEXT)
-    optional += struct.pack("<Q2I6H4I2H4Q2I", 0x1_4000_0000, 0x1000, 0x200, *(6, 0, 0, 0, 6, 0), 0, 0x4000, 0x400, 0, 3, 0,
-                            *(0x10_0000, 0x1000, 0x10_0000, 0x1000), 0, 16)  # fmt: skip
+    optional += struct.pack("<Q2I6H", 0x1_4000_0000, 0x1000, 0x200, *(6, 0, 0, 0, 6, 0))  # versions
+    optional += struct.pack("<4I2H", 0, 0x4000, 0x400, 0, 3, 0)
+    optional += struct.pack("<4Q2I", *(0x10_0000, 0x1000, 0x10_0000, 0x1000), 0, 16)  # stack and heap
     optional += b"".join(struct.pack("<2I", *entry) for entry in directories)
     head = b"MZ" + b"\0" * 58 + struct.pack("<I", 0x80) + b"\0" * 64
     head += b"PE\0\0" + struct.pack("<2H3I2H", 0x8664, len(sections), 0x5AB3_8077, 0, 0, len(optional), 0x22) + optional

@@ -20,6 +20,8 @@ from synth.cfi import block
 if TYPE_CHECKING:
     from random import Random
 
+    from numpy.typing import NDArray
+
     from deadreckon.model.ids import Arch
 
 NONE = 0xFFFF_FFFF
@@ -60,8 +62,10 @@ class Image:
         sym.base = np.array(self.base, np.uint32).reshape(-1, 2)
         sym.text = np.array(self.text, np.uint32).reshape(-1, 2)
         sym.entries = np.array(self.entries, np.uint32)
-        rules, saved, expr = [], [], bytearray()
-        numbers = []
+        rules: list[list[int]] = []
+        saved: list[list[int | bytes]] = []
+        numbers: list[int] = []
+        expr = bytearray()
         for _, rule in self.rows:
             if rule is None:
                 numbers.append(NONE)
@@ -109,7 +113,7 @@ class World:
                 return int.from_bytes(data[address - start : address - start + size], "little")
         return None
 
-    def columns(self) -> tuple[MemoryMap, Regions | None, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def columns(self) -> tuple[MemoryMap, Regions | None, NDArray[np.uint64], NDArray[np.uint64]]:
         """Return memory, mappings, and the threads' registers and which of them are known."""
         buffer = np.frombuffer(b"".join(data for _, data in self.memory), np.uint8)
         ranges, at = [], 0
@@ -127,6 +131,12 @@ class World:
 
 
 # --- Random worlds --------------------------------------------------------------------------------------------------
+
+
+_OTHERS = [bytes.fromhex(code) for code in (
+    "13 16 17 06 9401 9404 9408 9409 19 1f 20 2310 23ffffffff0f 280100 2f0100 28fbff 96 e0".split()
+)]  # fmt: skip
+"""Operations that take one value or none, a jump or two among them, and one that is none."""
 
 
 def random_expression(rng: Random, word: int, registers: list[int], address: int) -> bytes:
@@ -152,7 +162,9 @@ def random_expression(rng: Random, word: int, registers: list[int], address: int
             elif choice == 5:
                 out += b"\x10" + _uleb(number)
             elif choice == 6:
-                out += b"\x11" + rng.choice((b"\x7f", b"\x80\x7f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x05"))
+                out += b"\x11" + rng.choice(
+                    (b"\x7f", b"\x80\x7f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x05")
+                )
             else:
                 out += rng.choice((b"\x9c", b"\x12", b"\x14", b"\x15\x01", b"\x15\x00"))
             depth += 1
@@ -160,11 +172,7 @@ def random_expression(rng: Random, word: int, registers: list[int], address: int
             out.append(rng.choice((*range(0x1A, 0x23), *range(0x24, 0x28), *range(0x29, 0x2F), 0xE1, 0xE2, 0xE3)))
             depth -= 1
         else:
-            out += rng.choice((
-                b"\x13", b"\x16", b"\x17", b"\x06", b"\x94\x01", b"\x94\x04", b"\x94\x08", b"\x94\x09", b"\x19", b"\x1f",
-                b"\x20", b"\x23\x10", b"\x23\xff\xff\xff\xff\x0f", b"\x28\x01\x00", b"\x2f\x01\x00", b"\x28\xfb\xff", b"\x96",
-                b"\xe0",
-            ))  # fmt: skip
+            out += rng.choice(_OTHERS)
     return bytes(out)
 
 
@@ -271,13 +279,19 @@ def random_world(rng: Random, arch: Arch) -> World:
         world.memory.append((stack + hole + gap, data[hole + gap :] or b"\0"))
     world.memory.sort()
     for _ in range(3):
-        known = {r: rng.choice((rng.getrandbits(8 * word), stack + word * rng.randrange(words))) for r in saved_registers}
+        known = {
+            r: rng.choice((rng.getrandbits(8 * word), stack + word * rng.randrange(words))) for r in saved_registers
+        }
         known[registers.pc] = rng.choice((
             rng.choice(returns), rng.choice(world.images).start + rng.randrange(0x1000), 0, rng.getrandbits(8 * word)
         ))  # fmt: skip
-        known[registers.sp] = stack + word * rng.choice((0, 0, rng.randrange(words), words + 50)) + rng.choice((0, 0, 0, 1))
+        known[registers.sp] = (
+            stack + word * rng.choice((0, 0, rng.randrange(words), words + 50)) + rng.choice((0, 0, 0, 1))
+        )
         records = [stack + word * i for i, v in enumerate(values[:-1]) if stack <= v < stack + word * words]
-        known[registers.fp] = rng.choice((*records[:3], stack + word * rng.randrange(words), 0, rng.getrandbits(8 * word)))
+        known[registers.fp] = rng.choice(
+            (*records[:3], stack + word * rng.randrange(words), 0, rng.getrandbits(8 * word))
+        )
         if registers.lr >= 0:
             known[registers.lr] = rng.choice((rng.choice(returns), rng.getrandbits(8 * word)))
         for register in list(known):
@@ -301,7 +315,10 @@ def random_rule(rng: Random, arch: Arch, saved_registers: list[int], stack: int)
         cfa = ("expr", random_expression(rng, word, everything, stack))
     elif rng.random() < 0.1:
         # As the procedure linkage table has it: a word more once the index is pushed.
-        cfa = ("expr", bytes([0x70 + registers.sp, word, 0x70 + registers.pc % 32, 0, 0x3F, 0x1A, 0x3B, 0x2A, 0x33, 0x24, 0x22]))
+        cfa = (
+            "expr",
+            bytes([0x70 + registers.sp, word, 0x70 + registers.pc % 32, 0, 0x3F, 0x1A, 0x3B, 0x2A, 0x33, 0x24, 0x22]),
+        )
     rule = Rule(cfa, ra, signal=rng.random() < 0.08, end=rng.random() < 0.03)
     if registers.lr < 0 or rng.random() < 0.7:
         rule.saved[ra] = ("offset", -word)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["sniff"]
 
 _MACHO = {b"\xfe\xed\xfa\xce", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe"}
 _FAT = {b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf"}
 _ET_CORE = 4
+_PROGUARD = re.compile(
+    rb"\s*(?:#[^\n]*\n\s*)*+(?:(?P<r8>\Z)|[\w$.\x80-\xff-]+ -> [\w$./\x80-\xff-]+:\s*(?:#[^\n]*)?(?:\n|\Z))"
+)
+"""Comments, then a class: ``original.name -> renamed:`` (ProGuard manual "Retrace"; R8 writes comments of its own)."""
+_R8 = (b"# compiler: R8", b"com.android.tools.r8.mapping")
 
 
 def sniff(head: bytes | memoryview) -> str | None:
     """Return the kind of debug file or executable that starts with these bytes (64 or more), None for no such file.
+
+    The texts among them need more: a ProGuard mapping is told by its first 4096 bytes.
 
     An ELF core is a crash, not an object. A Java class file shares the fat Mach-O magic; its next word, the class
     file version, is far above any number of architectures.
@@ -35,4 +44,9 @@ def sniff(head: bytes | memoryview) -> str | None:
         return "wasm"
     if start[:4] == b"SYSB":
         return "sourcebundle"
-    return None
+    return "proguard" if _is_proguard(bytes(head[:4096])) else None
+
+
+def _is_proguard(head: bytes) -> bool:
+    match = _PROGUARD.match(head) if head[:1] != b"\0" else None
+    return match is not None and (match["r8"] is None or any(mark in head for mark in _R8))

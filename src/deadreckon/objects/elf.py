@@ -18,6 +18,7 @@ import numpy as np
 from deadreckon.errors import Malformed
 from deadreckon.model.ids import Arch, DebugId
 from deadreckon.model.tables import RuleTable
+from deadreckon.objects import elf_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,7 +38,6 @@ _MAX_NOTES = 256
 _MAX_SECTION = 1 << 30
 _MAX_SECTIONS = 1 << 16
 _MAX_PROBLEMS = 16
-_MAX_NAME = 4096
 _UNREADABLE = (struct.error, OverflowError)
 """What unpacking at an offset outside the file raises, the latter where the offset takes more than 63 bits."""
 
@@ -220,35 +220,15 @@ def _text(sections: Iterable[Any], image_base: int) -> NDArray[np.uint32]:
     return np.array(kept, np.uint32).reshape(-1, 2)
 
 
-def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[tuple[int, int, str]]:
+def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[elf_symbols.Named]:
     table = sections.get(".symtab") or sections.get(".dynsym")
     if table is None or table["sh_type"] == "SHT_NOBITS":
         return []
     names = _section_bytes(elf.get_section(table["sh_link"]), ".strtab")
     order: Literal["<", ">"] = "<" if elf.little_endian else ">"
-    if elf.elfclass == 64:
-        layout = [("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")]
-    else:
-        layout = [("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")]
-    dtype = np.dtype(layout).newbyteorder(order)
     data = _section_bytes(table, table.name)
-    symbols = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
-    kept = symbols[(symbols["info"] & 0xF == _STT_OBJECT) & (symbols["shndx"] != 0) & (symbols["size"] > 0)]
-    found: list[tuple[int, int, str]] = []
-    previous_end = 0
-    for ref, value, size in sorted(
-        zip(kept["name"].tolist(), kept["value"].tolist(), kept["size"].tolist(), strict=True),
-        key=lambda k: (k[1], k[2]),
-    ):
-        start = value - image_base
-        if start < previous_end or start + size > _MAX_RVA:
-            continue
-        end = names.find(b"\0", ref, ref + _MAX_NAME)
-        name = names[ref : end if end >= 0 else ref].decode("utf-8", "replace")
-        if name:
-            found.append((start, start + size, name))
-            previous_end = start + size
-    return found
+    rows = elf_symbols.named(data, names, (_STT_OBJECT,), wide=elf.elfclass == 64, order=order, base=image_base)
+    return elf_symbols.extents([row for row in rows if row[0] < row[1]], np.zeros((0, 2), np.uint32))
 
 
 def _section_bytes(section: Any, name: str) -> bytes:

@@ -8,8 +8,10 @@ parent limits time, kills it where it does not answer, and starts another for th
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -89,7 +91,7 @@ class Builder:
             return self._child
         self._stop()
         self._owner = os.getpid()
-        command = [sys.executable, "-m", "deadreckon.symbols.builder", str(self._max_bytes)]
+        command = [sys.executable, "-m", "deadreckon.symbols.builder", str(self._max_bytes), str(self._seconds)]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         return self._child
 
@@ -134,7 +136,7 @@ def _ending(child: subprocess.Popen[bytes]) -> str:
     return "no exit status" if code is None else f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
-def _serve(max_bytes: int) -> None:
+def _serve(max_bytes: int, seconds: float) -> None:
     import resource  # noqa: PLC0415
 
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
@@ -146,6 +148,8 @@ def _serve(max_bytes: int) -> None:
 
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        # Whoever would end a build that never returns may have been killed meanwhile.
+        signal.alarm(min(math.ceil(seconds) + 2, 1 << 30))
         try:
             if request["op"] == "identify":
                 found = tables.identify(request["path"])
@@ -155,9 +159,13 @@ def _serve(max_bytes: int) -> None:
         except Exception as e:  # noqa: BLE001  (the parent decides what a failure means)
             answer = {"error": f"{request['path']}: {e}" if request["path"] not in str(e) else str(e)}
             answer["unavailable"] = isinstance(e, OSError)
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.flush()
+        signal.alarm(0)
+        try:
+            answers.write(json.dumps(answer).encode() + b"\n")
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(1)
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), float(sys.argv[2]))

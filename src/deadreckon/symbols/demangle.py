@@ -3,7 +3,7 @@
 Itanium C++ names (https://itanium-cxx-abi.github.io/cxx-abi/abi.html#mangling) go to ``__cxa_demangle`` of the
 platform's C++ runtime. That function has no limits of its own, so a symbol is sized first (itanium.py). Rust's legacy
 names are Itanium names with a hash (https://doc.rust-lang.org/rustc/symbol-mangling/legacy.html), its v0 names have a
-grammar of their own (rust_v0.py). MSVC and Swift names stay raw.
+grammar of their own (rust_v0.py). Swift names stay raw.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["backend", "brackets", "demangle", "flatten", "strip_arguments"]
 
 _LIMITS = SymbolLimits()
 _MAX_EXPANSION = 8 * _LIMITS.max_demangle_output
-"""What ``expansion()`` may say; mostly it is ten times what really comes out, never less than twice."""
+"""Bounds are mostly some ten times what really comes out, never less than twice."""
 
-_RUNTIMES = ("libstdc++.so.6", "libc++abi.so.1", "libc++.1.dylib")
+_PREFIXES = ("_Z", "_R", "__Z", "__R", "___Z", "____Z")
 
 
 def demangle(name: str, *, arguments: bool = True) -> str:
@@ -39,20 +39,25 @@ def demangle(name: str, *, arguments: bool = True) -> str:
     returned as it is. Never raises.
     """
     # Most of the names of a C library are not mangled, and the ones too long are not worth a cache's memory.
-    if len(name) > _LIMITS.max_demangle_input or not name.startswith(("_Z", "_R", "__Z", "__R", "___Z", "____Z")):
+    if len(name) > _LIMITS.max_demangle_input or not name.startswith(_PREFIXES):
         return name
     return _readable(name, arguments)
 
 
 @lru_cache(maxsize=16_384)
 def _readable(name: str, arguments: bool) -> str:  # noqa: FBT001
-    found = _whole(name)
+    found = _demangle(name)
     if found is None:
         return name
     return found if arguments else strip_arguments(found)
 
 
-@cache
+# --- The platform's demangler ---------------------------------------------------------------------------------------
+
+_RUNTIMES = ("libstdc++.so.6", "libc++abi.so.1", "libc++.1.dylib")
+_GENERIC_LAMBDA = b"_ZN1aIZ1bvEUlT_E_E1cEv"
+
+
 def backend() -> str | None:
     """Return the library whose ``__cxa_demangle`` is in use, None where there is none and C++ names stay raw."""
     loaded = _runtime()
@@ -71,8 +76,10 @@ def _runtime() -> tuple[str, Callable[[bytes], bytes | None]] | None:
         cxa.argtypes = (ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
         free.restype = None
         free.argtypes = (ctypes.c_void_p,)
-
-        return library, partial(_call, cxa, free)
+        call = partial(_call, cxa, free)
+        # The ones before 2017 print such parameters as arguments of the template around; sizes don't hold for them.
+        if b"lambda(auto" in (call(_GENERIC_LAMBDA) or b"").replace(b"'", b""):
+            return library, call
     return None
 
 
@@ -89,21 +96,23 @@ def _call(cxa: Callable[..., int | None], free: Callable[[int], None], symbol: b
 # --- Which language -------------------------------------------------------------------------------------------------
 
 _BLOCK = re.compile(r"__?(_+Z.+)_block_invoke(?:[._]?[0-9]+)?", re.DOTALL)
+_MAX_BLOCKS = 8
 _CLONES = re.compile(r"(?:\.[A-Za-z0-9_$]+)+$")
 _CLONE = re.compile(r"\.[A-Za-z0-9_$]+(?:\.[0-9]+)*")
 _RUST_LEGACY = re.compile(r"_ZN(.+)17h[0-9a-f]{16}E(?:\.llvm\.[0-9A-F]+)?", re.DOTALL)
 
 
-def _whole(name: str) -> str | None:
-    if block := _BLOCK.fullmatch(name):
-        # Clang names a block's body after the function around it; only LLVM's demangler knows it.
-        inner = _whole(block[1])
-        return None if inner is None else f"invocation function for block in {inner}"
+def _demangle(name: str) -> str | None:
+    # Clang names a block's body after the function around it; of the demanglers only LLVM's knows it.
+    head = ""
+    while (block := _BLOCK.fullmatch(name)) and len(head) < _MAX_BLOCKS * 35:
+        head += "invocation function for block in "
+        name = block[1]
     if name.startswith(("__Z", "__R")):  # Mach-O prefixes every C-visible name with an underscore.
         name = name[1:]
     name, at, version = name.partition("@")
     found = rust_v0.demangle(name) if name.startswith("_R") else _rust_legacy(name) or _cloned(name)
-    return None if found is None else found + at + version
+    return None if found is None else head + found + at + version
 
 
 def _cloned(name: str) -> str | None:

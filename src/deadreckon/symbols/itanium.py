@@ -39,6 +39,8 @@ def expansion(symbol: bytes, limit: int) -> int | None:
     None where it exceeds ``limit``, or where the symbol is not of the grammar or too deeply nested to tell. What is
     bounded is the tree that the symbol's back-references unfold to, so the demangler's work is bounded with it.
     """
+    if len(symbol) > limit:
+        return None
     # A substitution refers to what stands before it, so each doubles the text at most. That clears most symbols.
     if len(symbol) <= 512 and _PLAIN.fullmatch(symbol):
         # Constructors repeat the name of their class; everything else prints less than an S for each character.
@@ -418,9 +420,6 @@ class _Reader(Tally):
         elif not self.match(_FUNCTION_PARAMETER):
             self.coded(_EXPRESSIONS)
 
-    def cast(self) -> None:
-        self.read("X" if self.take("_") else "x")
-
     def new(self) -> None:
         self.until("x", "_")
         self.read("t")
@@ -478,7 +477,7 @@ class _Reader(Tally):
 _PARTS: dict[str, Callable[[_Reader], object]] = {
     "a": _Reader.template_argument, "A": lambda reader: reader.until("a"),
     "b": _Reader.extent,
-    "c": _Reader.cast,
+    "c": lambda reader: reader.read("X" if reader.take("_") else "x"),
     "d": lambda reader: reader.token(_NUMBER), "D": lambda reader: reader.repeated("t"),
     "e": _Reader.encoding, "E": lambda reader: reader.need("E"),
     "f": _Reader.function,

@@ -3,6 +3,7 @@
 Paths are relative to a store's root, with ``/``. File names in reports are untrusted: only their base name is used,
 and a path is made only of components that can't lead out of the root. Sources:
 
+* plain: files lie side by side under their own names;
 * breakpad: ``<debug_file>/<ID>/<name>.sym``, by code id for modules without debug id (rust-minidump, Tecken);
 * symstore, ssqp: Microsoft "Using SymStore", https://github.com/dotnet/symstore/blob/main/docs/specs/SSQP_Key_Conventions.md;
 * debuginfod: debuginfod(8) "buildid/BUILDID/debuginfo"; gdb: GDB manual "Separate Debug Files";
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from deadreckon.model.ids import DebugId, normalize_code_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from deadreckon.model.crash import Module
 
@@ -32,6 +33,7 @@ Layout = Literal[
 _KINDS: tuple[Kind, ...] = ("debuginfo", "executable", "breakpad", "sourcebundle")
 _MAX_COMPONENT = 255
 """Bytes; what ext4, APFS and NTFS allow."""
+_MAX_PATH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +85,16 @@ def _join(*components: str) -> str | None:
 # --- From a module to paths -----------------------------------------------------------------------------------------
 
 
-def candidates(module: Module) -> list[Candidate]:
+def candidates(module: Module, layouts: Collection[Layout] | None = None) -> list[Candidate]:
     """Return the paths to try for a module, best first: debug information, then executables, then Breakpad files.
 
+    ``layouts`` restricts them; by default they are those of every layout whose paths hold ids, which ``plain`` is not.
     A module says nothing of its file format; where its ids leave it open, paths for each possible one are returned.
     Ids that are malformed give no paths.
     """
     found: dict[str, Candidate] = {}
     for path, kind, layout in _all(module):
-        if path is not None:
+        if path is not None and (layout != "plain" if layouts is None else layout in layouts):
             found.setdefault(path, Candidate(path, kind, layout))
     return sorted(found.values(), key=lambda c: _KINDS.index(c.kind))
 
@@ -107,9 +110,10 @@ def _all(module: Module) -> Iterator[tuple[str | None, Kind, Layout]]:
     code_file = base_name(module.code_file)
     debug_file = base_name(module.debug_file) or code_file
     uuid = debug_id.uuid.hex if debug_id else ""
-    pe = not code_id or len(code_id) <= 16
-    elf = not code_id or not debug_id or code_id[:32].ljust(32, "0") == debug_id.build_id_prefix
-    macho = not code_id or not debug_id or code_id == uuid
+    pdb = debug_id is not None and (debug_id.age > 0 or debug_file.lower().endswith(".pdb"))
+    pe = pdb or not code_id or len(code_id) <= 16
+    elf = not pdb and (not code_id or not debug_id or code_id[:32].ljust(32, "0") == debug_id.build_id_prefix)
+    macho = not pdb and (not code_id or not debug_id or code_id == uuid)
     build_id = code_id or (debug_id.build_id_prefix if debug_id else "")
 
     yield from _unified(debug_id, code_id, pe=pe)
@@ -120,8 +124,13 @@ def _all(module: Module) -> Iterator[tuple[str | None, Kind, Layout]]:
         yield from _lldb(mach_uuid)
     if elf and len(build_id) > 4:
         yield from _symstore("elf-buildid", build_id, code_file, "_.debug")
+        if code_id and len(code_id) < 40:
+            for name, tag in (("_.debug", "elf-buildid-sym"), (code_file.lower(), "elf-buildid")):
+                kind: Kind = "debuginfo" if name == "_.debug" else "executable"
+                yield _join(name, f"{tag}-{code_id:0<40}", name), kind, "ssqp"
         yield from _build_id(build_id)
     yield from _breakpad(debug_id, code_id, code_file, debug_file)
+    yield from _plain(code_file, debug_file)
 
 
 def _debug_id(text: str | None) -> DebugId | None:
@@ -140,14 +149,15 @@ def _unified(debug_id: DebugId | None, code_id: str, *, pe: bool) -> Iterator[tu
                 yield _join(identifier[:2], identifier[2:], kind), kind, "unified"
 
 
-def _cased(name: str, key: str, lower_key: str, *, pe: bool) -> Iterator[tuple[str | None, Layout]]:
+def _cased(name: str, key: str, *lower_keys: str, pe: bool) -> Iterator[tuple[str | None, Layout]]:
     """Yield the spellings of a symstore path, each with its compressed sibling where Windows makes them."""
     for file in (name, name[:-1] + "_") if pe else (name,):
         yield _join(name, key, file), "symstore"
         yield _join(name[:2], name, key, file), "symstore_index2"
-        lower = name.lower(), lower_key, file.lower()
-        if lower != (name, key, file):
-            yield _join(*lower), "ssqp"
+        for lower_key in lower_keys:
+            lower = name.lower(), lower_key, file.lower()
+            if lower != (name, key, file):
+                yield _join(*lower), "ssqp"
 
 
 def _symstore_pe(
@@ -156,11 +166,14 @@ def _symstore_pe(
     if debug_id and debug_file.lower().endswith(".pdb"):
         for age in (f"{debug_id.age:X}", "FFFFFFFF"):
             key = debug_id.uuid.hex.upper() + age
-            for path, layout in _cased(debug_file, key, key.lower(), pe=True):
+            # SSQP's text has a portable PDB's age in capitals after an identifier in small letters.
+            for path, layout in _cased(debug_file, key, key.lower(), key[:32].lower() + key[32:], pe=True):
                 yield path, "debuginfo", layout
     if len(code_id) > 8 and code_file:
-        for key in (code_id[:8].upper() + code_id[8:], code_id.upper()):
-            for path, layout in _cased(code_file, key, code_id, pe=True):
+        usual = code_id[:8].upper() + code_id[8:]
+        for key in (usual, code_id.upper()):
+            # SSQP's text asks for a capital time stamp, its example has a small one.
+            for path, layout in _cased(code_file, key, code_id, usual, pe=True):
                 yield path, "executable", layout
 
 
@@ -204,6 +217,17 @@ def _breakpad(
         yield _join(code_file, code_id.upper(), _sym_name(code_file, ".dll")), "breakpad", "breakpad"
 
 
+def _plain(code_file: str, debug_file: str) -> Iterator[tuple[str | None, Kind, Layout]]:
+    if debug_file.lower().endswith(".pdb"):
+        yield _join(debug_file), "debuginfo", "plain"
+    elif code_file:
+        yield _join(code_file + ".debug"), "debuginfo", "plain"
+    yield _join(code_file), "executable", "plain"
+    for name, extension in ((debug_file, ".pdb"), (code_file, ".dll")):
+        if name:
+            yield _join(_sym_name(name, extension)), "breakpad", "plain"
+
+
 # --- From a path to ids ---------------------------------------------------------------------------------------------
 
 _PDB_KEY = re.compile(r"[0-9a-f]{33,40}", re.ASCII | re.IGNORECASE)
@@ -222,13 +246,16 @@ def parse(path: str) -> Parsed | None:
     """Return what a path in a store says of its file, None where it is of no known layout or not a relative path.
 
     Directories before the layout's own part are ignored. A lone file name is of the layout ``plain``. Eight digits
-    after a UUID in a unified store are read as a build id of 20 bytes, not as an age.
+    after a UUID in a unified store are read as a build id of 20 bytes, not as an age. SSQP pads shorter build ids with
+    zeros; a code id that ends in some may be such a one.
     """
+    if len(path) > _MAX_PATH:
+        return None
     components = path.split("/")
     if not all(map(_safe, components)):
         return None
     if len(components) == 1:
-        kind = _KIND_OF_SUFFIX.get(path.rpartition(".")[2].lower(), "executable")
+        kind = _KIND_OF_SUFFIX.get(_suffix(path), "executable")
         return Parsed("plain", kind, None, None, path)
     if len(components) >= 3:
         folder, key, file = components[-3:]
@@ -245,6 +272,10 @@ def parse(path: str) -> Parsed | None:
     if match := _GDB.fullmatch(path):
         return _of_build_id("gdb", "debuginfo" if match[3] else "executable", match[1] + match[2], "")
     return None
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
 def _kind(text: str) -> Kind:
@@ -284,7 +315,7 @@ def _parse_named(before: list[str], folder: str, key: str, file: str) -> Parsed 
     layout: Layout = "symstore"
     if before and before[-1] == folder[:2]:
         layout = "symstore_index2"
-    elif key == key.lower() != _symstore_spelling(key) and folder == folder.lower():
+    elif folder == folder.lower() and key not in {_symstore_spelling(key.lower()), key.upper()}:
         layout = "ssqp"
     if match := _TAGGED_KEY.fullmatch(key):
         kind: Kind = "debuginfo" if match[2] else "executable"

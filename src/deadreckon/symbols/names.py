@@ -12,8 +12,8 @@ __all__ = ["Bracket", "brackets", "flatten", "strip_arguments"]
 
 _OPERATOR = re.compile(r"\boperator(\(\)|\[\]|<=>|<<=|>>=|->\*|->|<<|>>|<=|>=|<|>)")
 _OF_FUNCTIONS = re.compile(
-    r"(?:(?:non-)?transaction clone|(?:non-virtual |virtual |covariant return )thunk|invocation function for block)"
-    r" (?:for|to|in) "
+    r"(?:(?:(?:non-)?transaction clone|(?:non-virtual |virtual |covariant return )thunk|invocation function for block)"
+    r" (?:for|to|in) )+"
 )
 _OF_OTHERS = re.compile(
     r"(?:vtable|VTT|typeinfo(?: name| fn)?|guard variable|reference temporary #\d+|construction vtable|hidden alias"
@@ -125,14 +125,16 @@ def _without_qualifiers(text: str) -> str:
     return text[:end]
 
 
-_POINTER = re.compile(r" \((?:[^()]*::)?[*&]+ ?(?:const )?")
+_POINTER = re.compile(r"(?:[^()]*::)?[*&]+ ?(?:const )?")
 
 
 def _declarator(text: str, found: list[Bracket]) -> str | None:
     """Return what stands inside of ``int (*...)(char)`` or ``int (&...) [2]``."""
     for bracket in found:
-        if bracket.kind == "(" and (pointer := _POINTER.match(text, bracket.start - 1, bracket.end)):
-            return text[pointer.end() : bracket.end - 1] or None
+        if bracket.kind == "(" and (bracket.start == 0 or text[bracket.start - 1] == " "):
+            inner = text[bracket.start + 1 : bracket.end - 1]
+            if pointer := _POINTER.match(flatten(inner)):
+                return inner[pointer.end() :] or None
     return None
 
 

@@ -6,6 +6,11 @@ a name that exceeds a bound, or that the grammar doesn't know, is not demangled.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["demangle"]
 
 _MAX_DEPTH = 96
@@ -81,10 +86,15 @@ class _Reader:
             return True
         return False
 
-    def enter(self) -> None:
-        self.depth += 1
+    def step(self) -> None:
         self.steps += 1
-        if self.depth > _MAX_DEPTH or self.steps > _MAX_STEPS:
+        if self.steps > _MAX_STEPS:
+            raise _Unreadable
+
+    def enter(self) -> None:
+        self.step()
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
             raise _Unreadable
 
     # Numbers and identifiers.
@@ -119,7 +129,7 @@ class _Reader:
             raise _Unreadable
         ident = self.text[self.at : end]
         self.at = end
-        return _punycode(ident) if unicode else ident
+        return _punycode(ident) if unicode and not self.quiet else ident
 
     # Paths.
 
@@ -183,13 +193,14 @@ class _Reader:
                 self.put(", ")
             count += 1
             if self.take("L"):
+                self.step()
                 self.put(self.lifetime(self.base_62()))
             elif self.take("K"):
                 self.constant(braced=True)
             else:
                 self.type()
 
-    def back(self, read: object) -> None:
+    def back(self, read: Callable[[], None]) -> None:
         start = self.at - 1
         target = self.base_62()
         if target >= start:
@@ -197,7 +208,7 @@ class _Reader:
         if self.quiet:
             return
         here, self.at = self.at, target
-        read()  # type: ignore[operator]
+        read()
         self.at = here
 
     # Lifetimes and types.

@@ -1,4 +1,4 @@
-"""Where debug files are looked for: files and directories that the user names, then the store."""
+"""Where debug files are looked for: files and directories that the user names, the store, then remote sources."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from deadreckon.model.crash import Module
+    from deadreckon.symbols.remote import Answer, RemoteSource
     from deadreckon.symbols.tablefile import TableFile
 
-__all__ = ["Resolution", "SymbolPath", "resolve"]
+__all__ = ["Resolution", "SymbolPath", "matches", "resolve", "resolve_all"]
 
 _MAX_DEPTH = 12
 _SMALL = 2048
@@ -32,6 +33,8 @@ class Resolution:
     state: str
     tables: ModuleTables | None = None
     problems: list[str] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Remote sources that could not be asked, and why."""
 
 
 class SymbolPath:
@@ -122,35 +125,83 @@ def _base(path: str | None) -> str:
     return (path or "").replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def resolve(module: Module, paths: Sequence[SymbolPath], store: SymbolStore) -> Resolution:
-    """Find a module's tables: the named paths in order, then what was imported into the store."""
-    found: list[TableFile] = []
-    problems: list[str] = []
-    states: set[str] = set()
-    for source in paths:
-        for path in dict.fromkeys(source.candidates(module)):
-            try:
-                for info in store.tables_of(path):
-                    if _matches(module, info["debug_id"], info["code_id"]):
-                        table = store.open(info["table"], path)
-                        if table is not None:
-                            found.append(table)
-                        problems.extend(f"{path}: {p}" for p in info["problems"])
-                    else:
-                        states.add("mismatch")
-                        problems.append(f"{path}: debug id {info['debug_id']}, the module has {module.debug_id}")
-            except DeadreckonError as e:
-                problems.append(str(e))
-                states.add("malformed")
-        if _complete(found):
-            break
-    if module.debug_id is not None and not _complete(found):
-        found.extend(store.imported(module.debug_id))
-    tables = ModuleTables.merge([t for t in found if len(t.sym.range_start) or len(t.rules.rva)])
-    if tables is not None:
-        return Resolution("found", tables, [p for p in problems if ": debug id " not in p])
-    state = "malformed" if "malformed" in states or found else "mismatch" if states else "missing"
-    return Resolution(state, None, problems)
+def resolve(module: Module, paths: Sequence[SymbolPath | RemoteSource], store: SymbolStore) -> Resolution:
+    """Find a module's tables: see ``resolve_all``."""
+    return resolve_all([module], paths, store)[0]
+
+
+def resolve_all(
+    modules: Sequence[Module], paths: Sequence[SymbolPath | RemoteSource], store: SymbolStore
+) -> list[Resolution]:
+    """Find the tables of a crash's modules: local paths in order, then what was imported into the store.
+
+    What these lack is fetched from the remote sources among ``paths``, for all modules at once.
+    """
+    searches = [_Search(module, store) for module in modules]
+    local = [path for path in paths if isinstance(path, SymbolPath)]
+    for search in searches:
+        search.local(local)
+    remote = [path for path in paths if not isinstance(path, SymbolPath)]
+    lacking = [search for search in searches if not _complete(search.found)]
+    if remote and lacking:
+        from deadreckon.symbols.remote import fetch  # noqa: PLC0415  (most runs have no remote source)
+
+        for search, answer in zip(lacking, fetch(remote, [s.module for s in lacking]), strict=True):
+            search.fetched(answer)
+    return [search.resolution() for search in searches]
+
+
+@dataclass(slots=True)
+class _Search:
+    """What is found for one module, one file after the other."""
+
+    module: Module
+    store: SymbolStore
+    found: list[TableFile] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    states: set[str] = field(default_factory=set)
+    fetch_problems: list[str] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def local(self, paths: Iterable[SymbolPath]) -> None:
+        for source in paths:
+            for path in dict.fromkeys(source.candidates(self.module)):
+                self.look(path)
+            if _complete(self.found):
+                break
+        if self.module.debug_id is not None and not _complete(self.found):
+            self.found.extend(self.store.imported(self.module.debug_id))
+
+    def fetched(self, answer: Answer) -> None:
+        for path in answer.files:
+            self.look(path)
+        self.states.update({"mismatch", "malformed"} & {state for state, _ in answer.problems})
+        self.fetch_problems += [why for _, why in answer.problems]
+        self.fetch_problems += [f"{source}: {why}" for source, why in answer.unavailable.items()]
+        self.unavailable = answer.unavailable
+
+    def look(self, path: str) -> None:
+        try:
+            for info in self.store.tables_of(path):
+                if matches(self.module, info["debug_id"], info["code_id"]):
+                    table = self.store.open(info["table"], path)
+                    if table is not None:
+                        self.found.append(table)
+                    self.problems.extend(f"{path}: {p}" for p in info["problems"])
+                else:
+                    self.states.add("mismatch")
+                    self.problems.append(f"{path}: debug id {info['debug_id']}, the module has {self.module.debug_id}")
+        except DeadreckonError as e:
+            self.problems.append(str(e))
+            self.states.add("malformed")
+
+    def resolution(self) -> Resolution:
+        tables = ModuleTables.merge([t for t in self.found if len(t.sym.range_start) or len(t.rules.rva)])
+        if tables is not None:
+            problems = [p for p in self.problems if ": debug id " not in p]
+            return Resolution("found", tables, problems, self.unavailable)
+        state = "malformed" if "malformed" in self.states or self.found else "mismatch" if self.states else "missing"
+        return Resolution(state, None, self.problems + self.fetch_problems, self.unavailable)
 
 
 def _complete(found: Iterable[TableFile]) -> bool:
@@ -159,7 +210,8 @@ def _complete(found: Iterable[TableFile]) -> bool:
     return any(t.info.get("has_lines") for t in tables) and any(len(t.rules.rva) for t in tables)
 
 
-def _matches(module: Module, debug_id: str | None, code_id: str | None) -> bool:
+def matches(module: Module, debug_id: str | None, code_id: str | None) -> bool:
+    """Say whether an object with these ids is the module's build."""
     if module.debug_id is not None and debug_id is not None:
         return module.debug_id == debug_id
     return module.code_id is not None and code_id is not None and module.code_id.lower() == code_id

@@ -1,50 +1,50 @@
 """One debug file to tables: which reader gives what.
 
-symbolic reads functions, lines and inlined calls of every format it opens; unwind information comes from our own
-readers where we have one, else from the ``STACK CFI`` text of symbolic's CFI cache. This runs in the builder's child
-process (builder.py): symbolic 13.9 never returns from ``make_cficache()`` on one known file of 1 KB.
+symbolic reads functions, lines and inlined calls of every format it opens; what it leaves out or can't know is added
+by format here (docs/symbols.md has the table). Unwind information comes from our own readers where we have one, else
+from the ``STACK CFI`` text of symbolic's CFI cache. This runs in the builder's child process (builder.py): symbolic
+13.9 never returns from ``make_cficache()`` on one known file of 1 KB.
 """
 
 from __future__ import annotations
 
-import re
+import io
+import mmap
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deadreckon import objects
 from deadreckon.errors import SymbolError
 from deadreckon.model.ids import Arch, DebugId, normalize_code_id
-from deadreckon.model.tables import NONE, RuleTable, SymTable
-from deadreckon.objects import breakpad, elf, symcache
+from deadreckon.model.tables import RuleTable, SymTable
+from deadreckon.objects import (
+    bitcode,
+    breakpad,
+    breakpad_repair,
+    elf,
+    elf_parts,
+    macho_code,
+    pdb_code,
+    pe_code,
+    symcache,
+)
+from deadreckon.symbols import adjust, companions
+from deadreckon.symbols.adjust import BASE_FUNCTIONS
 from deadreckon.symbols.tablefile import write_table
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterator
 
 __all__ = ["BASE_FUNCTIONS", "LANGUAGES", "build", "identify"]
-
-BASE_FUNCTIONS = (
-    "_start",
-    "__start",
-    "clone",
-    "__clone",
-    "clone3",
-    "__clone3",
-    "thread_start",
-    "_RtlUserThreadStart",
-    "RtlUserThreadStart",
-    "_RtlUserThreadStart@8",
-)
-"""Functions that nothing calls: a stack ends in one of them. Breakpad's text can't say so, and walkers that rely on
-it add what happens to lie above (seen after ``_start`` in rust-minidump's linux-mini.dmp)."""
 
 LANGUAGES = ("", "c", "cpp", "d", "go", "objc", "objcpp", "rust", "swift", "csharp", "visualbasic", "fsharp")
 """Language of a function by symbolic's number."""
 
-# Names that dump_syms makes up for code without a symbol; taken for a name they would let any stray word on a stack
-# pass as a return address (5 of the 12 frames printed by others for lldb/sigsegv.dmp).
-_PLACEHOLDER = re.compile(r"<(?:name omitted|unknown in .*|.* ELF section in .*)>")
+_MANAGED = "the code is .NET's; its methods have no fixed addresses"
 
 
 def identify(path: str) -> list[dict[str, Any]]:
@@ -59,34 +59,19 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
     """Write the tables of each object in a debug file to ``output`` with its number appended; ``rules``: unwind too.
 
     Returns what ``identify`` does plus ``table`` (file name), ``has_lines``, ``ranges``, ``rows`` and ``problems``
-    (one message a reader that failed). Raises SymbolError where the file can't be opened.
+    (one message for each thing that was lost). Raises SymbolError where the file can't be opened.
     """
     results = []
     for number, obj in enumerate(_objects(path)):
         info = _info(obj)
-        problems: list[str] = []
-        sym, rule_table = SymTable.empty(), RuleTable.empty()
-        try:
-            sym = _sym_table(obj)
-        except Exception as e:  # noqa: BLE001  (symbolic's errors have no common base outside the package)
-            problems.append(f"symbols: {e}")
-        try:
-            if info["format"] == "elf":
-                with open(path, "rb") as stream:
-                    image = elf.read(stream)
-                rule_table = image.rules
-                sym = _bounded(sym, image)
-                problems.extend(image.problems)
-            elif rules:
-                rule_table = _rule_table(obj, path, Arch.parse(info["arch"]))
-        except Exception as e:  # noqa: BLE001
-            problems.append(f"unwind information: {e}")
-        info["has_lines"] = bool(len(sym.locations)) and bool((sym.locations[:, 1] + 1 > 1).any())
-        info["ranges"] = len(sym.range_start)
-        info["rows"] = len(rule_table.rva)
-        info["problems"] = problems
+        work = _Work(obj, path, f"{output}.{number}", info)
+        work.run(rules=rules)
+        info["has_lines"] = adjust.has_lines(work.sym)
+        info["ranges"] = len(work.sym.range_start)
+        info["rows"] = len(work.rules.rva)
+        info["problems"] = work.problems
         table = Path(f"{output}.{number}.table")
-        write_table(table, sym, rule_table, info)
+        write_table(table, work.sym, work.rules, info)
         results.append({**info, "table": table.name})
     return results
 
@@ -94,6 +79,9 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
 def _objects(path: str) -> list[Any]:
     import symbolic  # noqa: PLC0415
 
+    with open(path, "rb") as file:
+        if objects.sniff(file.read(4096)) == "proguard":
+            raise SymbolError(f"{path}: a ProGuard or R8 mapping, which names Java methods and no addresses")
     try:
         return list(symbolic.Archive.open(path).iter_objects())
     except Exception as e:
@@ -115,132 +103,207 @@ def _info(obj: Any) -> dict[str, Any]:
     }
 
 
-def _sym_table(obj: Any) -> SymTable:
+@contextmanager
+def _mapped(path: str) -> Iterator[mmap.mmap]:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+@contextmanager
+def _viewed(path: str) -> Iterator[memoryview]:
+    with _mapped(path) as data, memoryview(data) as view:
+        yield view
+
+
+def _symcache(obj: Any) -> SymTable:
     if not obj.features & {"symtab", "debug"}:
         return SymTable.empty()
     with obj.make_symcache().open_stream() as stream:
-        sym = symcache.read(stream.read())
-    sym = _without_placeholders(sym)
-    sym.base = _base_ranges(sym)
-    return sym
+        return symcache.read(stream.read())
 
 
-def _without_placeholders(sym: SymTable) -> SymTable:
-    """Take away made-up names; a line that stands under one is real and stays, without a function."""
-    made_up = _named(sym, _PLACEHOLDER)
-    if not len(made_up):
-        return sym
-    lines = np.append(sym.locations[:, 1], np.uint32(0))
-    lineless = lines[np.minimum(sym.range_loc, len(sym.locations))] == 0
-    sym.range_loc = np.where(lineless & np.isin(_outermost(sym), made_up), NONE, sym.range_loc).astype(np.uint32)
-    sym.functions = sym.functions.copy()
-    sym.functions[made_up, 0] = NONE
-    return sym
+def _short(error: Exception) -> str:
+    """Return an error without the quoted lines that symbolic adds to it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:300]
 
 
-def _outermost(sym: SymTable) -> NDArray[np.uint32]:
-    """Return the function that each range's code belongs to once inlining is undone."""
-    location = sym.range_loc.copy()
-    parents = sym.locations[:, 3]
-    for _ in range(256):
-        inside = location < len(parents)
-        parent = np.where(inside, parents[np.where(inside, location, 0)] if len(parents) else NONE, NONE)
-        if not (parent < len(parents)).any():
-            break
-        location = np.where(parent < len(parents), parent, location).astype(np.uint32)
-    inside = location < len(sym.locations)
-    if not len(sym.locations):
-        return np.full(len(location), NONE, np.uint32)
-    return np.where(inside, sym.locations[np.where(inside, location, 0), 2], NONE).astype(np.uint32)
+@dataclass(slots=True)
+class _Work:
+    """The tables of one object in the making; a reader that fails costs what it would have given."""
+
+    obj: Any
+    path: str
+    scratch: str
+    info: dict[str, Any]
+    sym: SymTable = field(default_factory=SymTable.empty)
+    rules: RuleTable = field(default_factory=RuleTable.empty)
+    problems: list[str] = field(default_factory=list)
+
+    def run(self, *, rules: bool) -> None:
+        """Fill ``sym``, ``rules`` and ``problems``."""
+        failure: Exception | None = None
+        try:
+            self.sym = _symcache(self.obj)
+        except Exception as e:  # noqa: BLE001  (symbolic's errors have no common base outside the package)
+            failure = e
+        more = _BY_FORMAT.get(self.info["format"])
+        with self._costs("symbols"):
+            if more is not None and more(self, failure):
+                failure = None
+        if failure is not None:
+            self.problems.insert(0, f"symbols: {_short(failure)}")
+        with self._costs("symbols"):
+            self.sym = adjust.without_placeholders(self.sym)
+            self.sym.base = adjust.base_ranges(self.sym)
+        if rules and self.info["format"] != "elf":
+            with self._costs("unwind information"):
+                self.rules = self._cfi()
+
+    @contextmanager
+    def _costs(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as e:  # noqa: BLE001  (also symbolic's)
+            self.problems.append(f"{what}: {_short(e)}")
+
+    def _cfi(self) -> RuleTable:
+        if self.info["format"] == "breakpad":
+            return breakpad.read_rules(Path(self.path).read_bytes())
+        if "unwind" not in self.obj.features:
+            return RuleTable.empty()
+        with self.obj.make_cficache().open_stream() as stream:
+            return breakpad.rules_from_text(stream.read(), Arch.parse(self.info["arch"]))
+
+    def _rewritten(self, suffix: str, write: Callable[[Any], object]) -> SymTable:
+        """Return the symbols of another file, made for the purpose and removed again."""
+        copy = Path(f"{self.scratch}.{suffix}")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with copy.open("wb") as out:
+                write(out)
+            return _symcache(_objects(str(copy))[0])
+        finally:
+            copy.unlink(missing_ok=True)
+
+    # -- formats: each returns whether it made up for symbolic's failure ----------------------------------------------
+
+    def add_breakpad(self, failure: Exception | None) -> bool:
+        """Read what is left of a file with malformed records, or records of the old syntax."""
+        if failure is None and len(self.sym.range_start):
+            return False
+        with _mapped(self.path) as data:
+
+            def write(out: Any) -> None:
+                self.problems.extend(breakpad_repair.repair(data, out.write))
+
+            repaired = self._rewritten("repaired", write)
+        self.sym = repaired
+        return True
+
+    def add_elf(self, failure: Exception | None) -> bool:
+        """Add unwind rules, ends of symbols, names of data, mini debug info; damaged DWARF leaves the symbol table."""
+        with open(self.path, "rb") as stream:
+            image = elf.read(stream)
+            parts = elf_parts.read(stream, functions=failure is not None)
+        self.problems.extend(parts.notes)
+        if parts.relocatable:
+            # Nothing is where it will be: neither DWARF nor .eh_frame has been relocated.
+            self.sym = adjust.from_symbols(parts.functions)
+            return failure is None
+        self.rules = image.rules
+        self.problems.extend(image.problems)
+        if failure is not None:
+            self.sym = adjust.from_symbols(parts.functions)
+        self.sym = adjust.clipped(self.sym, image.text)
+        if parts.mini is not None:
+            with self._costs(".gnu_debugdata"):
+                self._mini(parts.mini, image)
+        entries = self.sym.entries  # Where functions start; data is none.
+        self.sym = adjust.combined(self.sym, adjust.from_symbols(_data(image)))
+        self.sym.text, self.sym.entries = image.text, entries
+        return False
+
+    def _mini(self, packed: bytes, image: elf.ElfTables) -> None:
+        data = elf_parts.unpack_mini(packed)
+        inner = adjust.clipped(self._rewritten("mini", lambda out: out.write(data)), image.text)
+        if adjust.has_lines(inner) and not adjust.has_lines(self.sym):
+            self.sym = adjust.combined(inner, self.sym)
+        else:
+            self.sym = adjust.combined(self.sym, inner)
+        rules = elf.read(io.BytesIO(data)).rules
+        if len(rules.rva) > len(self.rules.rva):
+            self.rules = rules
+
+    def add_macho(self, _: Exception | None) -> bool:
+        """Add ends of symbols, and the names that bitcode hid."""
+        with _viewed(self.path) as data:
+            images = macho_code.read(data)
+        image = next((i for i in images if i.uuid is not None and str(i.uuid) == self.info["debug_id"]), None)
+        if image is None:
+            return False
+        self.sym = adjust.clipped(self.sym, image.text)
+        self.sym.text = image.text
+        if len(image.starts):
+            ends = np.append(image.starts[1:], np.uint32(0xFFFF_FFFE))
+            self.sym = adjust.cut(self.sym, np.stack([image.starts, ends], axis=1))
+        if bitcode.HIDDEN in self.sym.strings.tobytes() and image.uuid is not None:
+            names = companions.hidden_names(self.path, image.uuid)
+            if names is None:
+                self.problems.append("names are hidden, and there is no BCSymbolMap of this UUID beside the file")
+            else:
+                self.sym = adjust.renamed(self.sym, bitcode.HIDDEN, lambda text: _revealed(names, text))
+        return False
+
+    def add_pe(self, _: Exception | None) -> bool:
+        """End exported names with their functions; without an end they name their own address only."""
+        with _viewed(self.path) as data:
+            image = pe_code.read(data)
+        self.sym = adjust.clipped(self.sym, image.text)
+        self.sym.text = image.text
+        if len(image.functions) or "debug" not in self.obj.features:
+            self.sym = adjust.cut(self.sym, image.functions)
+        if image.managed and not len(self.sym.range_start):
+            self.problems.append(_MANAGED)
+        return False
+
+    def add_pdb(self, _: Exception | None) -> bool:
+        """Move code to where the image has it, if it was rearranged after linking."""
+        with _viewed(self.path) as data:
+            layout = pdb_code.read(data)
+        if layout.omap is not None:
+            self.sym = adjust.moved(self.sym, layout.omap)
+        self.sym = adjust.clipped(self.sym, layout.text)
+        self.sym.text = layout.text
+        return False
+
+    def add_portablepdb(self, _: Exception | None) -> bool:
+        """Say why there is nothing."""
+        self.problems.append(_MANAGED)
+        return False
 
 
-def _named(sym: SymTable, pattern: re.Pattern[str]) -> NDArray[np.int64]:
-    """Return the functions whose names match a pattern that starts with ``<``."""
-    refs = sym.functions[:, 0].astype(np.int64)
-    size = len(sym.strings)
-    ok = np.flatnonzero((refs >= 0) & (refs + 3 < size))
-    at = refs[ok]
-    # A length of 128 or more takes a second byte, of 16,384 or more a third.
-    first = at + 1 + (sym.strings[at] >= 128) + ((sym.strings[at] >= 128) & (sym.strings[at + 1] >= 128))
-    candidates = ok[sym.strings[first] == ord("<")]
-    return np.array([i for i in candidates.tolist() if pattern.fullmatch(sym.string(int(refs[i])))], np.int64)
+_BY_FORMAT: dict[str, Callable[[_Work, Exception | None], bool]] = {
+    "breakpad": _Work.add_breakpad,
+    "elf": _Work.add_elf,
+    "macho": _Work.add_macho,
+    "pe": _Work.add_pe,
+    "pdb": _Work.add_pdb,
+    "portablepdb": _Work.add_portablepdb,
+}
 
 
-def _base_ranges(sym: SymTable) -> NDArray[np.uint32]:
-    raw = sym.strings.tobytes()
-    refs = set()
-    for name in BASE_FUNCTIONS:
-        needle = bytes([len(name)]) + name.encode()
-        at = raw.find(needle)
-        while at >= 0:
-            refs.add(at)
-            at = raw.find(needle, at + 1)
-    functions = np.flatnonzero(np.isin(sym.functions[:, 0], list(refs)))
-    rows = np.flatnonzero(np.isin(_outermost(sym), functions))
-    ends = np.append(sym.range_start[1:], np.uint32(NONE))
-    return np.stack([sym.range_start[rows], ends[rows]], axis=1) if len(rows) else np.zeros((0, 2), np.uint32)
+def _data(image: elf.ElfTables) -> list[tuple[int, int, str]]:
+    """Return the named data outside of code; a jump through a wild pointer may land in it."""
+    text = image.text.astype(np.int64)
+
+    def in_code(address: int) -> bool:
+        row = int(np.searchsorted(text[:, 0], address, side="right")) - 1
+        return row >= 0 and address < int(text[row, 1])
+
+    return [o for o in image.objects if not in_code(o[0])] if len(text) else []
 
 
-def _bounded(sym: SymTable, image: elf.ElfTables) -> SymTable:
-    """End the last symbol of each executable section with its section, and name the data outside them.
-
-    Without an end, ``_fini`` would be the function of every address up to the image's end.
-    """
-    text = image.text
-    if not len(text):
-        return sym
-    start, end = text[:, 0].astype(np.int64), text[:, 1].astype(np.int64)
-
-    def inside(rva: NDArray[np.int64]) -> NDArray[np.bool_]:
-        section = np.searchsorted(start, rva, side="right") - 1
-        return (section >= 0) & (rva < end[np.maximum(section, 0)])
-
-    ranges = sym.range_start.astype(np.int64)
-    code = inside(ranges)
-    objects = [o for o in image.objects if not inside(np.array([o[0]]))[0]] if len(sym.functions) else []
-    count = len(objects)
-    starts = np.array([o[0] for o in objects], np.int64)
-    ends = np.array([o[1] for o in objects], np.int64)
-    names = [_prefixed(o[2].encode()) for o in objects]
-    refs = len(sym.strings) + np.cumsum([0, *map(len, names)])[:count]
-    locations = np.full((count, 4), NONE, np.uint32)
-    locations[:, 1] = 0
-    locations[:, 2] = len(sym.functions) + np.arange(count)
-    functions = np.stack([refs, starts, np.zeros(count, np.int64)], axis=1).astype(np.uint32)
-    numbers = len(sym.locations) + np.arange(count)
-    # At one address a symbol's start comes before a section's or an object's end; of the two the later one is kept.
-    where = np.concatenate([end, ends, starts, ranges[code]])
-    what = np.concatenate([np.full(len(end) + count, NONE), numbers, sym.range_loc[code]])
-    order = np.argsort(where, kind="stable")
-    where, what = where[order], what[order]
-    last = np.append(where[1:] != where[:-1], True)
-    return SymTable(
-        where[last].astype(np.uint32),
-        what[last].astype(np.uint32),
-        np.concatenate([sym.locations, locations]),
-        np.concatenate([sym.functions, functions]),
-        sym.files,
-        np.concatenate([sym.strings, np.frombuffer(b"".join(names), np.uint8)]),
-        sym.base,
-        text,
-        sym.entries,
-    )
-
-
-def _prefixed(text: bytes) -> bytes:
-    """Return a string as a table holds it, its ULEB128 length before it."""
-    size = len(text)
-    head = bytearray()
-    while size >= 0x80:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes(head) + bytes([size]) + text
-
-
-def _rule_table(obj: Any, path: str, arch: Arch) -> RuleTable:
-    if obj.file_format == "breakpad":
-        return breakpad.read_rules(Path(path).read_bytes())
-    if "unwind" not in obj.features:
-        return RuleTable.empty()
-    with obj.make_cficache().open_stream() as stream:
-        return breakpad.rules_from_text(stream.read(), arch)
+def _revealed(names: list[str], text: str) -> str | None:
+    index = bitcode.hidden_index(text)
+    return names[index] if index is not None and index < len(names) and names[index] else None
