@@ -21,7 +21,7 @@ FLOORS = [
     {"reports"},
     {"symbols"},
     {"unwind", "symbolicate", "grouping"},
-    {"inputs"},
+    {"inputs", "describe"},
     {"engine", "ingest"},
     {"worker"},
     {"adapters"},

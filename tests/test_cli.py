@@ -190,17 +190,17 @@ def test_an_output_that_cannot_be_written(run: Callable[..., Any], tmp_path: Pat
 def test_a_bug_in_one_input_does_not_cost_the_others(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
-    from deadreckon import Engine, cli
+    from deadreckon import cli, engine
 
-    described = Engine._describe
+    described = engine.describe
 
-    def describe(self: Engine, *arguments: Any) -> Event:
-        event = described(self, *arguments)
+    def describe(*arguments: Any) -> Event:
+        event = described(*arguments)
         if event.source.name == "bad.dmp":
             raise IndexError("seven")
         return event
 
-    monkeypatch.setattr(Engine, "_describe", describe)
+    monkeypatch.setattr(engine, "describe", describe)
     for name in ("bad.dmp", "good.dmp"):
         (tmp_path / name).write_bytes(DUMP.read_bytes())
     assert cli.main(["process", str(tmp_path / "bad.dmp"), str(tmp_path / "good.dmp"), "--format", "json"]) == 3

@@ -267,7 +267,7 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
             source, name=name, kind=options.kind, symbols=options.symbols, attributes=dict(options.attr) or None
         )
     except Exception as e:  # noqa: BLE001  (a bug met in one input must not cost the others)
-        from deadreckon.engine import unreadable
+        from deadreckon.describe import unreadable
 
         yield unreadable(name or path, e, None)
 

@@ -12,32 +12,22 @@ import os
 import tempfile
 import threading
 import time
-import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deadreckon import inputs, reports
 from deadreckon.config import Config, remote_source
+from deadreckon.describe import describe, module_info, unreadable
 from deadreckon.errors import (
     DeadreckonError,
     LimitExceeded,
-    Malformed,
-    MissingDependency,
     SourceUnavailable,
-    Unsupported,
 )
 from deadreckon.model.event import (
-    SCHEMA,
-    Attachment,
     Diagnostic,
     Event,
-    ExceptionInfo,
-    ModuleInfo,
-    OsInfo,
-    ProcessInfo,
     Source,
     Thread,
 )
@@ -55,7 +45,7 @@ if TYPE_CHECKING:
 
     Place = SymbolPath | RemoteSource
 
-__all__ = ["Engine", "process", "unreadable"]
+__all__ = ["Engine", "process"]
 
 _RESOLVED = 65_536
 _ROUNDS = 4
@@ -295,39 +285,10 @@ class Engine:
         raw.diagnostics[:0] = crash.problems
         if attributes:
             raw.attributes.update(attributes)
-        event = self._describe(raw, source, digest, crash.attachments)
+        event = describe(raw, source, digest, crash.attachments)
         self._resolve_stacks(raw, paths, event)
         _conclude(event, raw)
         return event
-
-    def _describe(self, raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
-        """Return an event with all that needs no symbols."""
-        return Event(
-            schema=SCHEMA,
-            event_id=raw.event_id or digest[:32],
-            status="ok",
-            source=source,
-            timestamp=_rfc3339(raw.timestamp),
-            platform=raw.platform,
-            level="fatal" if any(t.crashed for t in raw.threads) else None,
-            os=OsInfo(name=raw.os_name, version=raw.os_version, build=raw.os_build),
-            arch=str(raw.arch),
-            process=ProcessInfo(name=raw.process_name, pid=raw.pid, uptime_s=raw.uptime_s),
-            exceptions=[
-                ExceptionInfo(
-                    type=e.type,
-                    value=e.value or None,
-                    code=None if e.code is None else hex(e.code),
-                    address=None if e.address is None else hex(e.address),
-                    mechanism=e.mechanism,
-                    thread_id=e.thread_id,
-                )
-                for e in raw.exceptions
-            ]
-            or None,
-            attributes=dict(raw.attributes) or None,
-            attachments=attachments or None,
-        )
 
     def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
@@ -396,7 +357,7 @@ class Engine:
         for index, module in enumerate(raw.modules):
             found = resolved[index]
             state = found.symbols.state if index in used else "unused"
-            event.modules.append(_module_info(module, state))
+            event.modules.append(module_info(module, state))
             if index not in used:
                 continue
             raw.diagnostics.extend(
@@ -446,54 +407,6 @@ def process(
     """Process one crash: a path or the report's bytes; ``symbols`` are debug files or directories of them."""
     with Engine(config) as engine:
         return engine.process(source, symbols=symbols)
-
-
-def unreadable(name: str | None, error: Exception, size: int | None) -> Event:
-    """Return the event of an input that could not be read; an error of no kind we know is a bug and says where."""
-    code = "internal"
-    message = str(error)
-    if isinstance(error, MissingDependency):
-        code = "unreadable"
-    elif isinstance(error, DeadreckonError):
-        code = error.code
-    elif isinstance(error, OSError):
-        code, message = "unreadable", error.strerror or message
-    else:
-        place = traceback.extract_tb(error.__traceback__)[-1:]
-        at = "".join(f" ({os.path.basename(f.filename)}:{f.lineno})" for f in place)
-        message = f"{type(error).__name__}: {error}{at}"
-    where = error.where() if isinstance(error, Malformed) else None
-    if isinstance(error, LimitExceeded):
-        where = {"limit": error.limit, "allowed": str(error.allowed)}
-    return Event(
-        schema=SCHEMA,
-        event_id=hashlib.sha256(f"unreadable\0{name}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32],
-        status="unsupported" if isinstance(error, Unsupported) else "unreadable",
-        source=Source(format="unknown", name=os.path.basename(name) if name else None, size=size),
-        diagnostics=[Diagnostic(code=code, severity="error", stage="read", message=message, where=where or None)],
-    )
-
-
-def _module_info(module: Module, state: str) -> ModuleInfo:
-    return ModuleInfo(
-        code_file=module.code_file or None,
-        code_id=module.code_id,
-        debug_file=module.debug_file,
-        debug_id=module.debug_id,
-        image_addr=hex(module.image_addr),
-        image_size=module.image_size,
-        arch=str(module.arch) if module.arch != "unknown" else None,
-        symbols=state,
-    )
-
-
-def _rfc3339(timestamp: float | None) -> str | None:
-    if timestamp is None:
-        return None
-    try:
-        return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _conclude(event: Event, raw: RawCrash) -> None:

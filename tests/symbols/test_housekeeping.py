@@ -131,6 +131,7 @@ def test_what_was_imported_goes_last(symbols: SymbolStore, tmp_path: Path) -> No
     symbols.add(imported)
     symbols.tables_of(derived)
     age(symbols, imported, 100 * DAY)
+    age(symbols, derived, HOUR)
     size = disk(symbols.root)
     # Taking away the derived name of an imported table would save nothing.
     done = make_room(symbols.index, size - 1000)
@@ -175,11 +176,17 @@ def test_imported_symbols_do_not_vanish_silently(
 ) -> None:
     symbols = SymbolStore(Config(symbols=SymbolLimits(store_max_bytes=1000)))
     symbols._started = shared_builder
+    paths = [symbol_file(tmp_path / f"{n}.sym", n) for n in (1, 2, 3)]
     with caplog.at_level(logging.WARNING):
-        symbols.tables_of(symbol_file(tmp_path / "a.sym", 1))
+        for path in paths[:2]:
+            assert symbols.add(path).problem is None  # What was just made is not what goes.
+        assert len(symbols.index.entries()) == 4
+        age(symbols, paths[0], HOUR)
+        symbols._no_room_until = 0.0
         assert caplog.records == []
-        symbols.add(symbol_file(tmp_path / "b.sym", 2))
-    assert "symbols.store_max_bytes is 1000" in caplog.text
+        symbols.add(paths[2])
+    assert "1 imported debug files were removed: the store's limit symbols.store_max_bytes is 1000" in caplog.text
+    assert [len(symbols.imported(debug_id(n))) for n in (1, 2, 3)] == [0, 1, 1]
 
 
 def test_fetched_files_count_and_stay_the_same_file(symbols: SymbolStore, tmp_path: Path) -> None:

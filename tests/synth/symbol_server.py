@@ -53,7 +53,6 @@ class Handler(BaseHTTPRequestHandler):
     server: SymbolServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1
 
     def setup(self) -> None:
         super().setup()
@@ -84,7 +83,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def stall(self) -> None:
         """Say no more until the test is over."""
-        self.wfile.flush()
         self.server.over.wait(20)
         self.close_connection = True
 

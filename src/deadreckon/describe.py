@@ -1,0 +1,106 @@
+"""A crash as an event: all that needs no symbols, and the event of an input that can't be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import traceback
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from deadreckon.errors import DeadreckonError, LimitExceeded, Malformed, MissingDependency, Unsupported
+from deadreckon.model.event import (
+    SCHEMA,
+    Attachment,
+    Diagnostic,
+    Event,
+    ExceptionInfo,
+    ModuleInfo,
+    OsInfo,
+    ProcessInfo,
+    Source,
+)
+
+if TYPE_CHECKING:
+    from deadreckon.model.crash import Module, RawCrash
+
+__all__ = ["describe", "module_info", "unreadable"]
+
+
+def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
+    """Return an event with all that needs no symbols."""
+    return Event(
+        schema=SCHEMA,
+        event_id=raw.event_id or digest[:32],
+        status="ok",
+        source=source,
+        timestamp=_rfc3339(raw.timestamp),
+        platform=raw.platform,
+        level="fatal" if any(t.crashed for t in raw.threads) else None,
+        os=OsInfo(name=raw.os_name, version=raw.os_version, build=raw.os_build),
+        arch=str(raw.arch),
+        process=ProcessInfo(name=raw.process_name, pid=raw.pid, uptime_s=raw.uptime_s),
+        exceptions=[
+            ExceptionInfo(
+                type=e.type,
+                value=e.value or None,
+                code=None if e.code is None else hex(e.code),
+                address=None if e.address is None else hex(e.address),
+                mechanism=e.mechanism,
+                thread_id=e.thread_id,
+            )
+            for e in raw.exceptions
+        ]
+        or None,
+        attributes=dict(raw.attributes) or None,
+        attachments=attachments or None,
+    )
+
+
+def module_info(module: Module, state: str) -> ModuleInfo:
+    """Return an image of the process; ``state`` is what became of its symbols."""
+    return ModuleInfo(
+        code_file=module.code_file or None,
+        code_id=module.code_id,
+        debug_file=module.debug_file,
+        debug_id=module.debug_id,
+        image_addr=hex(module.image_addr),
+        image_size=module.image_size,
+        arch=str(module.arch) if module.arch != "unknown" else None,
+        symbols=state,
+    )
+
+
+def unreadable(name: str | None, error: Exception, size: int | None) -> Event:
+    """Return the event of an input that could not be read; an error of no kind we know is a bug and says where."""
+    code = "internal"
+    message = str(error)
+    if isinstance(error, MissingDependency):
+        code = "unreadable"
+    elif isinstance(error, DeadreckonError):
+        code = error.code
+    elif isinstance(error, OSError):
+        code, message = "unreadable", error.strerror or message
+    else:
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        at = "".join(f" ({os.path.basename(f.filename)}:{f.lineno})" for f in place)
+        message = f"{type(error).__name__}: {error}{at}"
+    where = error.where() if isinstance(error, Malformed) else None
+    if isinstance(error, LimitExceeded):
+        where = {"limit": error.limit, "allowed": str(error.allowed)}
+    return Event(
+        schema=SCHEMA,
+        event_id=hashlib.sha256(f"unreadable\0{name}\0{size}".encode("utf-8", "surrogateescape")).hexdigest()[:32],
+        status="unsupported" if isinstance(error, Unsupported) else "unreadable",
+        source=Source(format="unknown", name=os.path.basename(name) if name else None, size=size),
+        diagnostics=[Diagnostic(code=code, severity="error", stage="read", message=message, where=where or None)],
+    )
+
+
+def _rfc3339(timestamp: float | None) -> str | None:
+    if timestamp is None:
+        return None
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return None
