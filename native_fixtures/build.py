@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import core_to_minidump
 import qemu_core
-from core_to_minidump import Core
+from core_to_minidump import Area, Core
 from variants import ARCHITECTURES, VARIANTS
 
 if TYPE_CHECKING:
@@ -249,6 +249,8 @@ class Builder:
             core.machine = core_to_minidump.ARM64_OLD
         truth = self.ask_gdb(core, taken.path, program, taken.thread_names)
         check_truth(self.architecture, variant, mode, truth)
+        if variant.beyond_stack is not None:
+            core.stack_tops = stack_tops(core, truth, variant.beyond_stack)
         extra = [*stacks_left_behind(core, truth), *code_left_out(core, truth)]
         core.data = without_vdso_paths(core)
         dump = core_to_minidump.convert(core, taken.thread_names, extra, int(taken.path.stat().st_mtime))
@@ -475,29 +477,45 @@ def without_vdso_paths(core: Core) -> bytes:
 # --- truth ---------------------------------------------------------------------------
 
 
-def crashed_frames(truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The frames of the crashed thread."""
+def crashed_thread(truth: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The thread that crashed."""
     for thread in truth["threads"]:
         if thread["tid"] == truth["crashed_thread"]:
-            return list(thread["frames"])
+            return dict(thread)
     raise BuildError("gdb does not show the crashed thread")
 
 
 def check_truth(architecture: Architecture, variant: Variant, mode: Mode, truth: Mapping[str, Any]) -> None:
     """Check that gdb's stack shows what the mode was written to show, and that no thread's stack breaks off."""
-    frames = crashed_frames(truth)
+    crashed = crashed_thread(truth)
+    frames = crashed["frames"]
     remaining = iter(frames)
     for wanted in mode.expect:
         pattern = re.compile(rf"(?<![\w~]){re.escape(wanted)}(?!\w)")
         if not any(pattern.search(frame["function"] or "") for frame in remaining):
+            if crashed["unwind_stop"] == FRAME_LIMIT_REACHED:
+                break
             shown = ", ".join(str(frame["function"]) for frame in frames)
             raise BuildError(f"{variant.name} {mode.name}: no {wanted} in {shown}")
     for thread in truth["threads"]:
-        bottom = thread["frames"][-1]["function"]
-        if bottom not in architecture.outermost and thread["unwind_stop"] != FRAME_LIMIT_REACHED:
-            raise BuildError(f"{variant.name} {mode.name}: the stack of {thread['name']} ends at {bottom}")
+        last = thread["frames"][-1]
+        known = last["function"] is not None or last["module"] in {variant.program, *variant.libraries}
+        if known and last["function"] not in architecture.outermost and thread["unwind_stop"] != FRAME_LIMIT_REACHED:
+            raise BuildError(f"{variant.name} {mode.name}: the stack of {thread['name']} ends at {last['function']}")
     if mode.handled and not any(frame["signal_frame"] for frame in frames):
         raise BuildError(f"{variant.name} {mode.name}: no signal frame")
+
+
+def stack_tops(core: Core, truth: Mapping[str, Any], beyond: int) -> list[int]:
+    """Where to end each stack that a thread's frames lie on: `beyond` its outermost frame there."""
+    tops: dict[tuple[int, Area | None], int] = {}
+    for thread in truth["threads"]:
+        for stack_pointer in (int(frame["sp"], 16) for frame in thread["frames"]):
+            bounds = core.stack_range(stack_pointer)
+            if bounds:
+                key = thread["tid"], core.area_at(bounds[0])
+                tops[key] = max(stack_pointer + beyond, tops.get(key, 0))
+    return list(tops.values())
 
 
 def stacks_left_behind(core: Core, truth: Mapping[str, Any]) -> list[tuple[int, int]]:

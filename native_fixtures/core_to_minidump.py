@@ -313,6 +313,8 @@ class Core:
     auxv: bytes = b""
     siginfo: bytes = b""
     psinfo: bytes = b""
+    stack_tops: list[int] = field(default_factory=list)
+    """Addresses to end stacks at, before the end of their areas."""
 
     @classmethod
     def parse(cls, data: bytes, sysroot: Path = Path("/")) -> Core:
@@ -464,7 +466,7 @@ class Core:
             return None
         start = stack_pointer - self.machine.red_zone & -STACK_ALIGNMENT
         start = max(start, area.start)
-        return start, min(area.end, start + STACK_LIMIT)
+        return start, min(area.end, start + STACK_LIMIT, *(top for top in self.stack_tops if top > start))
 
     def instruction_range(self, address: int) -> tuple[int, int] | None:
         """The bytes around an instruction, within its area."""
@@ -772,9 +774,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="START-END",
         help="keep this range of memory too (hexadecimal)",
     )
+    parser.add_argument("--old-arm64", action="store_true", help="write Breakpad's old ARM64 context")
     options = parser.parse_args(arguments)
     try:
         core = Core.parse(options.core.read_bytes(), options.sysroot)
+        if options.old_arm64 and core.machine is ARM64:
+            core.machine = ARM64_OLD
         dump = convert(core, dict(options.thread_name), options.memory, int(options.core.stat().st_mtime))
     except (ConversionError, struct.error) as error:
         parser.exit(1, f"{options.core}: {error}\n")

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Complete a core written by qemu's user mode emulation.
 
 qemu writes an ELF core of the emulated program when a signal kills it, but less
@@ -14,6 +15,7 @@ list of loaded objects; the kernel's ``fs/binfmt_elf.c`` for the notes added.
 
 from __future__ import annotations
 
+import argparse
 import re
 import struct
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ from core_to_minidump import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PAGE = 4096
 PT_DYNAMIC = 2
@@ -64,9 +66,10 @@ class SignalInfo:
 def fatal_signal(trace: str) -> SignalInfo:
     """The last signal that ``qemu -strace`` tells of.
 
-    For SIGBUS qemu prints the fault address as if it were a sender's process and user.
+    It may stand on the line of another thread's system call. For SIGBUS qemu prints
+    the fault address as if it were a sender's process and user.
     """
-    lines = re.findall(r"^--- SIG\w+ \{si_signo=\w+, si_code=([\w-]+), (.*)\} ---$", trace, re.MULTILINE)
+    lines = re.findall(r"--- SIG\w+ \{si_signo=\w+, si_code=([\w-]+), (.*)\} ---$", trace, re.MULTILINE)
     if not lines:
         raise ConversionError("qemu's trace tells of no signal")
     code, rest = lines[-1]
@@ -194,3 +197,28 @@ def _debug_map(core: Core, dynamic: int, length: int) -> int:
         if tag == DT_DEBUG and value:
             return int(struct.unpack(f"<{word}", core.read(value + size, size))[0])
     return 0
+
+
+# --- command line --------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry point."""
+    parser = argparse.ArgumentParser(description="Complete a core written by qemu's user mode emulation.")
+    parser.add_argument("core", type=Path, help="core that qemu has written")
+    parser.add_argument("program", type=Path, help="the program that crashed, by the path it was run by")
+    parser.add_argument("completed", type=Path, help="file to write")
+    parser.add_argument("--sysroot", type=Path, default=Path("/"), help="where its libraries are, as for qemu's -L")
+    parser.add_argument("--trace", type=Path, required=True, help="what qemu -strace has written on standard error")
+    options = parser.parse_args(arguments)
+    try:
+        signal = fatal_signal(options.trace.read_text(errors="replace"))
+        completed = complete(options.core.read_bytes(), options.program, options.sysroot, signal)
+    except (ConversionError, struct.error) as error:
+        parser.exit(1, f"{options.core}: {error}\n")
+    options.completed.write_bytes(completed)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -61,6 +61,8 @@ ARM = Architecture(
     gdb="gdb-multiarch",
     gdb_architecture="arm",
     sysroot=Path("/usr/arm-linux-gnueabihf"),
+    # qemu stops writing the core at the page beyond the end of its file, and the stack comes after it.
+    skip_modes=frozenset({"bus"}),
     # What follows clone()'s system call in the new thread lies outside its symbol.
     outermost=frozenset({"_start", None}),
     packages=("gcc-arm-linux-gnueabihf", "g++-arm-linux-gnueabihf", "clang", "gdb-multiarch", "qemu-user"),
@@ -68,13 +70,14 @@ ARM = Architecture(
 ARM64 = Architecture(
     "arm64",
     "aarch64-linux-gnu-",
-    emulator=("qemu-aarch64", "-cpu", "max", "-L", "/usr/aarch64-linux-gnu", "-strace"),
+    emulator=("qemu-aarch64", "-cpu", "max,sve=off", "-L", "/usr/aarch64-linux-gnu", "-strace"),
     gdb="gdb-multiarch",
     gdb_architecture="aarch64",
     sysroot=Path("/usr/aarch64-linux-gnu"),
     # The processor's division by zero gives zero. An address that is not canonical for the machine qemu runs on
     # reaches the emulated program as address 0.
     skip_modes=frozenset({"divide", "wild_read"}),
+    outermost=frozenset({"_start", "thread_start"}),
     packages=("gcc-aarch64-linux-gnu", "g++-aarch64-linux-gnu", "gdb-multiarch", "qemu-user"),
 )
 
@@ -194,6 +197,8 @@ class Variant:
     """Another compiler than gcc, given the target as clang takes it."""
     drop: tuple[str, ...] = ()
     """Sections left out of the debug information committed. The truth is told with them."""
+    beyond_stack: int | None = None
+    """Bytes of a stack to keep beyond its outermost frame, else all that a dump may have."""
     old_context: bool = False
     """Write ARM64 registers in Breakpad's old layout."""
 
@@ -256,8 +261,8 @@ PLAIN_O1 = Variant(
 
 # The architectures beside x86_64 have fewer modes where one would tell nothing new, and all their binaries packed.
 PACKED = frozenset({"program", "debug"})
-SMALL_PIE_O0 = replace(PIE_O0, modes=SOME_MODES, pack=PACKED)
-SMALL_STATIC_O2 = replace(STATIC_O2, compress_debug=False, pack=PACKED, cores=("threads",))
+SMALL_PIE_O0 = replace(PIE_O0, modes=SOME_MODES, pack=PACKED, beyond_stack=1024)
+SMALL_STATIC_O2 = replace(STATIC_O2, compress_debug=False, pack=PACKED, beyond_stack=1024, cores=("threads",))
 SMALL_PLAIN_O1 = replace(PLAIN_O1, pack=PACKED)
 
 NO_TABLES = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables")
@@ -279,13 +284,13 @@ VARIANTS: Mapping[str, tuple[Variant, ...]] = {
         replace(
             SMALL_PIE_O0,
             name="arm-O2",
-            modes=modes("library noreturn null_call overflow static_chain tail_call templates threads vla"),
+            modes=modes("library noreturn null_call static_chain tail_call templates threads vla"),
             compile_flags=("-marm", *OPTIMIZED, "-gdwarf-5"),
         ),
         replace(
             SMALL_PIE_O0,
             name="exidx-O2",
-            modes=modes("library noreturn null_call overflow static_chain tail_call templates threads vla"),
+            modes=modes("library noreturn null_call static_chain tail_call templates threads vla"),
             compile_flags=(*OPTIMIZED, *NO_TABLES[:1], "-funwind-tables", "-gdwarf-5"),
             drop=(".debug_frame",),
         ),

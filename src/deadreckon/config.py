@@ -83,14 +83,25 @@ class SymbolLimits:
     max_file_bytes: int = 4 * GiB
     max_scan_files: int = 20_000
     """Files looked at when a ``--symbols`` directory has no known layout."""
+    source_roots: tuple[str, ...] = ()
+    """Directories that source files may be read from; without one, source context comes from source bundles only."""
+    source_remap: tuple[str, ...] = ()
+    """``prefix=>prefix``: what to put in the place of the beginning of source paths; the first that fits counts."""
+    source_lines: int = 5
+    """Lines of source context before and after a frame's own."""
     max_demangle_input: int = 4096
     max_demangle_output: int = 65_536
+
+    def __post_init__(self) -> None:
+        for rule in self.source_remap:
+            if not re.fullmatch(r"\s*[^\s=][^=]*=>.*", rule):
+                raise ConfigError(f"symbols.source_remap: {rule!r}: expected prefix=>prefix")
 
 
 _LAYOUTS = frozenset(
     {"auto", "breakpad", "debuginfod", "gdb", "lldb", "ssqp", "symstore", "symstore_index2", "unified"}
 )
-_KINDS = frozenset({"debuginfo", "executable", "breakpad"})
+_KINDS = frozenset({"debuginfo", "executable", "breakpad", "sourcebundle"})
 _SOURCE = re.compile(r"(?:([a-z0-9_]+)\+)?((?:https?|s3)://.*)", re.ASCII | re.DOTALL)
 
 
@@ -169,7 +180,7 @@ class RemoteLimits:
     read_seconds: float = 15.0
     """Silence that ends a connection."""
     total_seconds: float = 120.0
-    """For everything that is fetched for one crash."""
+    """For everything that is fetched at once, which is what a crash needs; few have to fetch a second time."""
     retries: int = 2
     """After a timeout, a lost connection and the statuses 429 and 5xx; nothing else is asked twice."""
     retry_wait_seconds: float = 0.5

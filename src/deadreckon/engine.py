@@ -31,7 +31,7 @@ from deadreckon.model.event import (
     Source,
     Thread,
 )
-from deadreckon.symbols.sources import SymbolPath, resolve_all
+from deadreckon.symbols.sources import SymbolPath, resolve_all, unmatched
 from deadreckon.symbols.store import Added, SymbolStore
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from deadreckon.model.crash import Module, RawCrash
+    from deadreckon.model.event import Frame
     from deadreckon.symbolicate.native import ModuleSymbols
     from deadreckon.symbols.remote import RemoteSource
     from deadreckon.symbols.store import ModuleTables
@@ -65,6 +66,7 @@ class _Resolved:
     problems: list[str]
     until: float
     unavailable: dict[str, str] = field(default_factory=dict)
+    bundles: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -312,6 +314,7 @@ class Engine:
             if wanted <= known:
                 break
         stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved])
+        self._add_source(stacks, raw.modules, resolved)
         frames_of = dict(zip(numbers, stacks, strict=True))
         used = set(table.module.tolist())
         event.threads = []
@@ -375,6 +378,18 @@ class Engine:
                     )
                 )
 
+        raw.diagnostics.extend(unmatched(paths, raw.modules, raw.diagnostics))
+
+    def _add_source(self, stacks: list[list[Frame]], modules: list[Module], resolved: list[_Resolved]) -> None:
+        """Give frames the lines around theirs, where there are source bundles or the user named source roots."""
+        limits = self.config.symbols
+        bundles = {m.debug_id: r.bundles for m, r in zip(modules, resolved, strict=True) if m.debug_id and r.bundles}
+        if bundles or limits.source_roots:
+            from deadreckon.symbolicate.source import SourceContext  # noqa: PLC0415  (off by default)
+
+            context = SourceContext(limits.source_roots, limits.source_remap, limits.source_lines)
+            context.add((frame for stack in stacks for frame in stack), bundles)
+
     def _modules(self, modules: list[Module], paths: list[Place]) -> list[_Resolved]:
         """Return modules' tables, found once for every crash that has the same build of them."""
         from deadreckon.symbolicate.native import ModuleSymbols  # noqa: PLC0415
@@ -393,6 +408,7 @@ class Engine:
                 answer.problems,
                 time.monotonic() + (_FOUND_SECONDS if lasting else _MISSING_SECONDS),
                 answer.unavailable,
+                answer.bundles,
             )
         with self._lock:
             if len(self._resolved) + len(wanted) > _RESOLVED:

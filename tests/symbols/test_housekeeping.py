@@ -55,7 +55,9 @@ def settle(symbols: SymbolStore, seconds: float = 1000.0) -> None:
 
 def disk(root: Path) -> int:
     """Return the size of tables and manifests, each file once."""
-    files = [p.stat() for p in root.rglob("*") if p.suffix in {".table", ".json"} or "remote" in p.parts and p.is_file()]
+    files = [
+        p.stat() for p in root.rglob("*") if p.suffix in {".table", ".json"} or "remote" in p.parts and p.is_file()
+    ]
     return sum({s.st_ino: s.st_size for s in files}.values())
 
 
@@ -138,6 +140,7 @@ def test_what_was_imported_goes_last(symbols: SymbolStore, tmp_path: Path) -> No
     assert {e.source for e in symbols.index.entries()} == {os.path.realpath(imported)}
     assert done.kept == pytest.approx(disk(symbols.root), abs=2)
     assert len(symbols.imported(debug_id(1))) == 1
+    age(symbols, imported, HOUR)
     done = make_room(symbols.index, 10)
     assert (len(done.removed), done.kept, disk(symbols.root)) == (2, 0, 0)
     other = SymbolStore(Config())

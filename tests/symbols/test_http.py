@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 import shutil
 import socket
@@ -233,7 +234,7 @@ def short_chunk(handler: Handler) -> None:
 
 def reset(handler: Handler) -> None:
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    handler.connection.close()
+    os.close(handler.connection.detach())
 
 
 def hang_up(handler: Handler) -> None:
@@ -415,17 +416,33 @@ def test_no_way_from_outside_into_a_private_network(server: SymbolServer, monkey
     assert server.asked == ["/f", "/g", "/f"]
 
 
-def test_a_name_that_means_both(server: SymbolServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address that was looked at is the one that is connected to: a name may mean another the next moment."""
-    answers = [[("203.0.113.1", 80)], [("127.0.0.1", server.server_port)]]
+def test_what_is_looked_at_is_what_is_connected_to(server: SymbolServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name may mean another address the next moment, so it is looked up once."""
+    looked_up: list[str] = []
+    seen: list[str] = []
+
+    def look_up(host: str, *_: object, **__: object) -> list[object]:
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.server_port))]
+
     monkeypatch.setattr(Http, "_home_is_private", lambda _: False)
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", a) for a in answers.pop(0)]
-    )
-    answers.reverse()
-    server.fallback = redirect("http://rebind.example/")
-    with pytest.raises(Refused, match="private"):
-        get(server.url)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(_http, "_is_public", lambda address: seen.append(address) or True)  # type: ignore[func-returns-value]
+    server.files = {"/f": redirect("http://rebind.example/g"), "/g": CONTENT}
+    assert get(server.url) == CONTENT
+    assert looked_up == ["127.0.0.1", "rebind.example"]
+    assert seen == ["127.0.0.1"]
+
+
+def test_whether_home_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Http(SourceConfig("http://127.0.0.1"), LIMITS)._home_is_private()
+    assert not Http(SourceConfig("http://8.8.8.8"), LIMITS)._home_is_private()
+
+    def fail(*_: object) -> None:
+        raise Unreachable("no such host")
+
+    monkeypatch.setattr(_http, "_look_up", fail)
+    assert not Http(SourceConfig("http://known-to-the-proxy"), LIMITS)._home_is_private()
 
 
 @pytest.mark.parametrize(

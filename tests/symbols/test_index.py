@@ -239,7 +239,18 @@ def damage(path: Path, how: str) -> None:
         path.with_name(path.name + "-journal").write_bytes(rng.randbytes(5000))
 
 
-WAYS = ["gone", "empty", "garbage", "cut", "directory", "other tables", "later version", "rows gone", "bytes", "journal"]
+WAYS = [
+    "gone",
+    "empty",
+    "garbage",
+    "cut",
+    "directory",
+    "other tables",
+    "later version",
+    "rows gone",
+    "bytes",
+    "journal",
+]
 
 
 @pytest.mark.parametrize("how", WAYS)

@@ -73,6 +73,13 @@ from deadreckon.symbols.names import brackets, flatten, strip_arguments
         ("core::ops::FnOnce<fn() -> i32>::call", "core::ops::FnOnce<fn() -> i32>::call"),
         ("static App.Point.move(by: Swift.Int) -> ()", "static App.Point.move(by: Swift.Int) -> ()"),
         ("-[NSString stringByAppendingString:]", "-[NSString stringByAppendingString:]"),
+        ("`anonymous namespace'::A::f(int)", "`anonymous namespace'::A::f"),
+        ("`f(int, char)'::`2'::A::g()", "`f(int, char)'::`2'::A::g"),
+        ("a::`vftable'{for `b c'}", "a::`vftable'{for `b c'}"),
+        ("a::`scalar deleting dtor'(unsigned int)", "a::`scalar deleting dtor'"),
+        ("`dynamic initializer for 'a b''()", "`dynamic initializer for 'a b''"),
+        ("a::'lambda'(int)::operator()(int) const", "a::'lambda'(int)::operator()"),
+        ("<&'a str as b::C<'a>>::f", "<&'a str as b::C<'a>>::f"),
         ("", ""),
     ],
 )
@@ -95,7 +102,9 @@ def test_flatten() -> None:
     assert flatten("operator<(a)") == "operator<\1\1\1"
 
 
-_pieces = st.sampled_from(("operator", "::", " const", " &", " [clone ", " (.", "@", "->", "*", " ", "a", *"<>()[]{}"))
+_pieces = st.sampled_from(
+    ("operator", "::", " const", " &", " [clone ", " (.", "@", "->", "*", " ", "a", *"<>()[]{}`'")
+)
 
 
 @given(st.lists(_pieces, max_size=60).map("".join))
@@ -104,7 +113,7 @@ def test_brackets_nest_and_flatten_keeps_the_length(text: str) -> None:
     for bracket in brackets(text):
         assert bracket.start >= end
         assert text[bracket.start] == bracket.kind
-        assert {"(": ")", "[": "]", "{": "}", "<": ">"}[bracket.kind] == text[bracket.end - 1]
+        assert {"(": ")", "[": "]", "{": "}", "<": ">", "`": "'"}[bracket.kind] == text[bracket.end - 1]
         end = bracket.end
     flat = flatten(text)
     assert len(flat) == len(text)

@@ -17,13 +17,16 @@ from deadreckon.kernels._jit import array, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MOST_POPS", "epilogues"]
+__all__ = ["epilogues"]
 
-MOST_POPS = 15
-"""Registers an epilogue may pop: all but rsp."""
+_MOST_POPS = 15  # All registers but rsp.
 
 _RSP = 4
 _I64, _U64 = types.int64, types.uint64
+
+_BEGINS = np.zeros(256, np.bool_)
+"""Which bytes a pop, a return or a jump begins with, prefixes of size and register left out."""
+_BEGINS[[*range(0x58, 0x60), 0xC2, 0xC3, 0xE9, 0xEB, 0xF2, 0xF3, 0xFF]] = True
 
 
 @kernel()
@@ -62,7 +65,7 @@ def _returning(code, begin, at, end):
         if length == 0:
             length = _return(code, begin, at, end)
             return key | np.uint64(count), (first or length) if length else 0
-        if register == _RSP or count == MOST_POPS:
+        if register == _RSP or count == _MOST_POPS:
             break
         first = first or length
         count += 1
@@ -94,7 +97,7 @@ def _jump(code, at, end):
         at += 1
     if mode == 1:
         at += 1
-    elif mode == 2 or mode == 0 and base == 5:
+    elif mode == 2 or (mode == 0 and base == 5):
         at += 4
     return at - start
 
@@ -125,6 +128,8 @@ def _freed(code, begin, at, allocated):
         array(_I64),
         array(_I64),
         array(_I64),
+        array(_I64),
+        array(_I64),
         array(_U64),
         array(_I64),
         array(_I64),
@@ -132,19 +137,21 @@ def _freed(code, begin, at, allocated):
         array(_U64),
     )
 )
-def _find(code, offset, size, rva, pushed, allocated, out_rva, out_size, out_key):
+def _find(code, offset, size, low, high, rva, pushed, allocated, out_rva, out_size, out_key):
     """Fill the columns, function by function; returns how many rows there are, -1 where they don't suffice."""
     n = 0
     room = len(out_rva)
     for f in range(len(offset)):
-        begin = offset[f]
-        end = begin + size[f]
-        shift = rva[f] - begin
+        begin, end = low[f], high[f]
+        shift = rva[f] - offset[f]
         count = np.int64(pushed[f] & np.uint64(15))
-        for at in range(begin, end):
+        for at in range(offset[f], offset[f] + size[f]):
             byte = code[at]
-            # Most bytes begin nothing of interest.
-            if not (0x40 <= byte <= 0x5F or byte >= 0xC2):
+            if byte & 0xF0 == 0x40 and at + 1 < end:
+                byte = code[at + 1]
+                if byte & 0xF8 != 0x58 and byte != 0xFF:
+                    continue
+            if not _BEGINS[byte]:
                 continue
             key, length = _returning(code, begin, at, end)
             if length:
@@ -155,7 +162,7 @@ def _find(code, offset, size, rva, pushed, allocated, out_rva, out_size, out_key
                 out_key[n] = key
                 n += 1
                 continue
-            if allocated[f] < 0 or count == 0 and allocated[f] == 0:
+            if allocated[f] < 0 or (count == 0 and allocated[f] == 0):
                 continue
             length = _jump(code, at, end)
             if length == 0 or at + length > end:
@@ -171,7 +178,7 @@ def _find(code, offset, size, rva, pushed, allocated, out_rva, out_size, out_key
                     whole = False
                     break
                 back -= step
-            if not whole or allocated[f] > 0 and not _freed(code, begin, back, allocated[f]):
+            if not whole or (allocated[f] > 0 and not _freed(code, begin, back, allocated[f])):
                 continue
             if n + count >= room:
                 return -1
@@ -190,6 +197,8 @@ def epilogues(
     code: NDArray[np.uint8],
     offset: NDArray[np.int64],
     size: NDArray[np.int64],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
     rva: NDArray[np.int64],
     pushed: NDArray[np.uint64],
     allocated: NDArray[np.int64],
@@ -197,14 +206,15 @@ def epilogues(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]] | None:
     """Find the epilogues of functions: (rva, size, key) of each instruction that is one's, None beyond ``most``.
 
-    Function i's code is ``code[offset[i]:][:size[i]]``, at ``rva[i]``. ``pushed``: the registers its prologue pushed
+    Function i's code is ``code[offset[i]:][:size[i]]``, at ``rva[i]``, in a section that ``code[low[i]:high[i]]`` holds:
+    where compilers move seldom-used code away, an epilogue may go on in the next fragment. ``pushed``: the registers its prologue pushed
     as an epilogue pops them, in a key; ``allocated``: the bytes allocated below them, negative where pushes and
     allocations are mixed. A key is the number of pops to come, and from bit 4 on their registers, four bits each.
     """
     out_rva = np.empty(most, np.int64)
     out_size = np.empty(most, np.uint8)
     out_key = np.empty(most, np.uint64)
-    n = _find(code, offset, size, rva, pushed, allocated, out_rva, out_size, out_key)
+    n = _find(code, offset, size, low, high, rva, pushed, allocated, out_rva, out_size, out_key)
     if n < 0:
         return None
     order = np.argsort(out_rva[:n], kind="stable")

@@ -11,7 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Arch", "DebugId", "code_id_from_pe", "normalize_code_id"]
 
@@ -72,6 +76,29 @@ class DebugId:
             msg = f"not a debug id: {text[:64]!r}"
             raise ValueError(msg)
         return cls._checked(UUID(match[1]), int(match[2] or "0", 16))
+
+    @classmethod
+    def readings(cls, text: str) -> list[DebugId]:
+        """Return what a person may mean by an identifier in any tool's spelling, the most likely first.
+
+        ``parse``'s spellings, in any case, with or without dashes and braces, and GNU build ids in hex: 40 digits are
+        one (SHA-1), unless the last eight are a portable PDB's age; 32 may be a UUID or one (MD5); other whole numbers
+        of bytes up to 64 are one (8: lld's ``--build-id=fast``). Empty where it is none of these.
+        """
+        digits = normalize_code_id(text).strip("{}")
+        makers: list[Callable[[], DebugId]] = [lambda: cls.parse(text), lambda: cls.parse(digits)]
+        dashed = _DASHED.fullmatch(text.strip().lower())
+        if not dashed and re.fullmatch(r"(?:[0-9a-f]{2}){4,64}", digits):
+            build_id = bytes.fromhex(digits)
+            at = 0 if len(build_id) == 20 and not digits.endswith("ffffffff") else len(makers)
+            makers.insert(at, lambda: cls.from_build_id(build_id))
+        found = []
+        for make in makers:
+            try:
+                found.append(make())
+            except ValueError:
+                continue
+        return list(dict.fromkeys(found))
 
     @classmethod
     def from_guid(cls, data: bytes, age: int = 0) -> DebugId:

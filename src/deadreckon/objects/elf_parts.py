@@ -160,7 +160,8 @@ def _functions(elf: Any, sections: dict[str, tuple[int, Any]], found: ElfParts) 
         if section["sh_flags"] & _SHF_EXECINSTR and section["sh_size"]
     ]
     if found.relocatable and len(code) != 1:
-        found.notes.append(f"a relocatable file: its {len(code)} code sections get their addresses when it is linked")
+        if code:
+            found.notes.append(f"a relocatable file: its {len(code)} code sections get addresses when it is linked")
         return
     base = next((s["p_vaddr"] for s in elf.iter_segments("PT_LOAD")), 0)
     limits = sorted((s["sh_addr"] - base, s["sh_addr"] - base + s["sh_size"]) for _, s in code)

@@ -15,22 +15,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deadreckon.errors import Malformed
-from deadreckon.model.tables import NO_RULE, REG_EXPR, REG_OFFSET, REG_REGISTER, REG_UNDEFINED, SIGNAL_FRAME
-from deadreckon.objects.rulebuilder import RuleBuilder, breg
+from deadreckon.errors import LimitExceeded, Malformed
+from deadreckon.model.tables import REG_EXPR, REG_OFFSET, REG_REGISTER, REG_UNDEFINED, SIGNAL_FRAME
+from deadreckon.objects.rulebuilder import LAST_RVA, Spans, breg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deadreckon.objects.pe import Headers
+    from numpy.typing import NDArray
 
-__all__ = ["MAX_CHAIN", "Prologue", "Reader", "epilogue", "leaf"]
+    from deadreckon.objects.pe import Headers
+    from deadreckon.objects.rulebuilder import RuleBuilder, TableBuilder
+
+__all__ = ["MAX_CHAIN", "lower"]
 
 MAX_CHAIN = 32
 """Records that may continue each other; the system's limit too."""
 _FLAG_CHAININFO = 4
 _MAX_INFO = 4 + 2 * 255 + 1 + 12
 _MOST_POPS = 15
+_MAX_EPILOGUES = 1 << 21
 
 (
     _PUSH_NONVOL,
@@ -56,9 +60,62 @@ _VOLATILE = (0, 1, 2, 8, 9, 10, 11)
 _DEREF = b"\x06"
 
 
-def leaf(builder: RuleBuilder) -> int:
-    """Return the rule of code without unwind information: it has moved no register, and the stack pointer neither."""
-    return epilogue(builder, ())
+def lower(image: Headers, entries: NDArray[np.int64], work: TableBuilder) -> None:
+    """Lower RUNTIME_FUNCTION entries, i64[n, 3]: start, end and address of the unwind information."""
+    start, end = entries[:, 0], entries[:, 1]
+    usable = np.flatnonzero((start > 0) & (start < end) & (end <= LAST_RVA))
+    # Linkers sort, and who unwinds relies on it; but order is easily restored.
+    entries = entries[usable[np.argsort(start[usable], kind="stable")]]
+    entries = entries[np.append(True, np.diff(entries[:, 0]) != 0)[: len(entries)]]
+    work.default = epilogue(work.rules, ())
+    reader = _Reader(image, work)
+    records, record = np.unique(entries[:, 2], return_inverse=True)
+    lost = Prologue(work.missing, 0)
+    prologues: list[Prologue] = []
+    for address in records.tolist():
+        try:
+            prologues.append(reader.read(address))
+        except (Malformed, LimitExceeded) as e:
+            work.lost(e)
+            prologues.append(lost)
+    for (begin, stop, _), i in zip(entries.tolist(), record.tolist(), strict=True):
+        found = prologues[i]
+        work.functions.add(begin, stop, found.program)
+        for distance in found.epilogues[: max(_MAX_EPILOGUES - len(work.epilogues), 0)]:
+            at = stop - distance
+            work.epilogues.add(max(at, begin), min(at + found.size, stop), found.leaving, origin=at)
+    _look(image, entries, prologues, record, work)
+
+
+def _look(
+    image: Headers,
+    entries: NDArray[np.int64],
+    prologues: list[Prologue],
+    record: NDArray[np.int64],
+    work: TableBuilder,
+) -> None:
+    """Add the epilogues of functions with version 1 records, which are found in the code."""
+    from deadreckon.kernels.pe import epilogues  # noqa: PLC0415  (numba, where there is code to look at)
+
+    first = np.array([p.version for p in prologues], np.int64) == 1
+    pushed = np.array([p.pushed for p in prologues], np.uint64)
+    allocated = np.array([p.allocated for p in prologues], np.int64)
+    start, end = entries[:, 0], np.minimum(entries[:, 1], np.append(entries[1:, 0], LAST_RVA)[: len(entries)])
+    offset, low, high = image.offsets(start)
+    size = np.minimum(end - start, high - offset)
+    seen = np.flatnonzero(first[record] & (size > 0))
+    most = int(size[seen].sum()) // 8 + 4096
+    code = np.frombuffer(image.data, np.uint8)
+    of = record[seen]
+    columns = [c[seen] for c in (offset, size, low, high, start)]
+    rows = epilogues(code, *columns, pushed[of], allocated[of], most)
+    if rows is None:
+        work.lost(LimitExceeded("instructions of epilogues", most))
+        return
+    rva, length, key = rows
+    keys, which = np.unique(key, return_inverse=True)
+    rules = [epilogue(work.rules, [k >> 4 * i & 15 for i in range(1, (k & 15) + 1)]) for k in keys.tolist()]
+    work.found.append(Spans(rva, rva + length, np.array(rules, np.int64)[which]))
 
 
 def epilogue(builder: RuleBuilder, pops: Sequence[int], *, flags: bool = False) -> int:
@@ -83,19 +140,19 @@ def _plain(builder: RuleBuilder, cfa: tuple[int, int], saved: dict[int, int | No
 
 @dataclass(frozen=True, slots=True)
 class Prologue:
-    """What unwind information comes to: a rule for each offset in the prologue at which something changes.
+    """What unwind information comes to: a program with a rule for each offset at which something changes.
 
-    ``pushed`` and ``allocated`` as kernels/pe.py wants them (version 1). ``epilogues``: their distances from the
-    function's end, and ``leaving`` the rows of one (version 2).
+    Version 1: ``pushed`` and ``allocated`` as kernels/pe.py wants them. Version 2: the ``size`` of an epilogue,
+    ``leaving`` the program of one, ``epilogues`` their distances from the function's end.
     """
 
-    rows: list[tuple[int, int]]
-    version: int = 1
+    program: int
+    version: int
     pushed: int = 0
     allocated: int = -1
     size: int = 0
+    leaving: int = 0
     epilogues: tuple[int, ...] = ()
-    leaving: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -118,22 +175,25 @@ class _Steps:
         return self.moves[:first] if together else None
 
 
-class Reader:
-    """Lowers the records of one image. What several functions share is read once."""
+class _Reader:
+    """Lowers the records of one image; what several of them have in common, once."""
 
-    def __init__(self, image: Headers, builder: RuleBuilder) -> None:
+    def __init__(self, image: Headers, work: TableBuilder) -> None:
         self._image = image
-        self._builder = builder
+        self._builder = work.rules
+        self._programs = work.programs
         self._known: dict[tuple[bytes, ...], Prologue] = {}
+        self._rules: dict[tuple[object, ...], int] = {}
 
     def read(self, address: int) -> Prologue:
         """Return what the record at an address says (one of another function's entry, if the address is odd).
 
-        Raises Malformed, with the address as its offset.
+        Raises Malformed, with the address as its offset, and LimitExceeded.
         """
         chain = self._chain(address)
         found = self._known.get(chain)
         if found is None:
+            self._programs.room()
             found = self._known[chain] = self._lower(chain, address)
         return found
 
@@ -170,22 +230,22 @@ class Reader:
             for record in reversed(parents):
                 for _, operation, info, value in reversed(_operations(record)):
                     _step(steps, operation, info, value, record[3])
-            rows = [(0, self._rule(steps, own))]
-            operations = _operations(own)
-            previous = 0
-            for offset, operation, info, value in reversed(operations):
-                if offset < previous:
-                    raise Malformed("UNWIND_CODE order", expected=f"offsets down to {previous}", got=offset)
-                _step(steps, operation, info, value, own[3])
-                if offset == previous:
-                    rows.pop()
-                rows.append((offset, self._rule(steps, own)))
-                previous = offset
-            if own[0] & 7 == 1:
-                return Prologue(rows, 1, *self._undone(steps))
-            return self._second(rows, own, steps)
+            program = self._programs.add(self._rows(steps, own))
+            return self._first(program, steps) if own[0] & 7 == 1 else self._second(program, own, steps)
         except Malformed as e:
             raise Malformed(e.what, offset=address, expected=e.expected, got=e.got) from None
+
+    def _rows(self, steps: _Steps, own: bytes) -> list[tuple[int, int]]:
+        """Follow a function's own prologue, and return its rows."""
+        rows = [(0, self._rule(steps, own))]
+        for offset, operation, info, value in reversed(_operations(own)):
+            if offset < rows[-1][0]:
+                raise Malformed("UNWIND_CODE order", expected=f"offsets down to {rows[-1][0]}", got=offset)
+            _step(steps, operation, info, value, own[3])
+            if offset == rows[-1][0]:
+                rows.pop()
+            rows.append((offset, self._rule(steps, own)))
+        return rows
 
     def _rule(self, steps: _Steps, own: bytes) -> int:
         """Return the rule for a prologue that has come this far."""
@@ -194,6 +254,13 @@ class Reader:
         if own[3] & 15 and (steps.frame is not None or own[0] >> 3 & _FLAG_CHAININFO):
             matching = steps.frame is not None and steps.frame[0] == own[3] & 15
             base = steps.frame[1] + (own[3] >> 4) * 16 if steps.frame is not None and matching else None
+        key = (steps.frame, steps.depth, base, steps.machine, *steps.saved.items())
+        found = self._rules.get(key)
+        if found is None:
+            found = self._rules[key] = self._described(steps, base)
+        return found
+
+    def _described(self, steps: _Steps, base: int | None) -> int:
         where: dict[int, int | None] = {}
         for number, (relative, distance) in steps.saved.items():
             where[_DWARF[number]] = -distance if not relative else None if base is None else distance - base
@@ -213,21 +280,21 @@ class Reader:
         return self._builder.rule(cfa, rows, ra=_RA, flags=SIGNAL_FRAME)
 
     @staticmethod
-    def _undone(steps: _Steps) -> tuple[int, int]:
-        """Return the registers as an epilogue pops them, in a key, and the bytes allocated below; -1 where mixed."""
+    def _first(program: int, steps: _Steps) -> Prologue:
+        """Say what an epilogue has to undo, where that is one allocation at most and then pops."""
         if steps.head() != [] or steps.machine is not None or len(steps.pushes) > _MOST_POPS:
-            return 0, -1
+            return Prologue(program, 1)
         key = len(steps.pushes)
         for i, register in enumerate(reversed(steps.pushes)):
             key |= register << 4 * (i + 1)
-        return key, steps.depth - 8 * len(steps.pushes)
+        return Prologue(program, 1, key, steps.depth - 8 * len(steps.pushes))
 
-    def _second(self, rows: list[tuple[int, int]], own: bytes, steps: _Steps) -> Prologue:
-        """Add a version 2 record's epilogues. The first code has their size; each other the distance of one."""
+    def _second(self, program: int, own: bytes, steps: _Steps) -> Prologue:
+        """Add epilogues. The first code has their size; each other one the distance of an epilogue."""
         slots = [struct.unpack_from("<BB", own, at) for at in range(4, len(own), 2)]
         first = next((i for i, (_, code) in enumerate(slots) if code & 15 != _EPILOG), len(slots))
         if not first:
-            return Prologue(rows, 2)
+            return Prologue(program, 2)
         size, code = slots[0]
         distances = [size] if code >> 4 & 1 else []
         for low, code in slots[1:first]:
@@ -245,7 +312,7 @@ class Reader:
         for i in range(len(pops) + flags + 1):
             leaving.append((at, self._leaving(pops[i:], steps, flags=flags and i <= len(pops))))
             at += 2 if i < len(pops) and pops[i] >= 8 else 1
-        return Prologue(rows, 2, size=size, epilogues=tuple(distances), leaving=tuple(leaving))
+        return Prologue(program, 2, size=size, leaving=self._programs.add(leaving), epilogues=tuple(distances))
 
     def _leaving(self, pops: list[int], steps: _Steps, *, flags: bool) -> int:
         if steps.machine is None:
@@ -271,7 +338,7 @@ def _operations(record: bytes) -> list[tuple[int, int, int, int]]:
         if i + slots > count:
             raise Malformed("UNWIND_CODE", expected=f"{slots} slots", got=count - i)
         operand = int.from_bytes(record[6 + 2 * i : 4 + 2 * (i + slots)], "little")
-        if operation != _EPILOG and operation != _SPARE:
+        if operation not in {_EPILOG, _SPARE}:
             found.append((offset, operation, info, operand))
         i += slots
     return found

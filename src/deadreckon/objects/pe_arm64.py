@@ -9,18 +9,23 @@ holds when that much of the prologue has run, or when that much of the epilogue 
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from deadreckon.errors import Malformed
+import numpy as np
+
+from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.tables import NO_RULE, REG_EXPR, REG_OFFSET, REG_UNDEFINED, SIGNAL_FRAME, SIGNED_RA
-from deadreckon.objects.rulebuilder import breg
+from deadreckon.objects.rulebuilder import LAST_RVA, breg
 
 if TYPE_CHECKING:
-    from deadreckon.objects.pe import Headers
-    from deadreckon.objects.rulebuilder import RuleBuilder
+    from numpy.typing import NDArray
 
-__all__ = ["Record", "Sequence", "leaf", "packed", "record", "sequence"]
+    from deadreckon.objects.pe import Headers
+    from deadreckon.objects.rulebuilder import RuleBuilder, TableBuilder
+
+__all__ = ["lower"]
 
 _FP, _LR, _SP, _PC = 29, 30, 31, 32
 _END, _END_C = 0xE4, 0xE5
@@ -30,6 +35,7 @@ _PAC_SIGN_LR = 0xFC
 _LONG = {0xDF: 2, 0xE0: 4, 0xE2: 2, 0xE7: 3, 0xF8: 2, 0xF9: 3, 0xFA: 4, 0xFB: 5}
 """Sizes of codes from 0xdf on that have more than one byte."""
 _DEREF = b"\x06"
+_MAX_EPILOGUES = 1 << 21
 _MAX_WORD = 4080
 """The largest multiple of 16 that a ``sub sp, sp, #imm12`` takes."""
 
@@ -41,65 +47,141 @@ _STACKS = {
 }
 
 
-class Sequence(NamedTuple):
-    """``rules[i]``: the rule where i instructions have to be undone; ``own`` instructions are of this scope.
+def lower(image: Headers, entries: NDArray[np.int64], work: TableBuilder) -> None:
+    """Lower ``.pdata`` entries, i64[n, 2]: start, and a packed word or the address of a record."""
+    work.default = work.rules.rule((_SP, 0), (), ra=_LR)  # A leaf: the return address is in lr.
+    reader = _Reader(image, work)
+    order = np.argsort(entries[:, 0], kind="stable")
+    previous = 0
+    for start, word in entries[order].tolist():
+        if start == previous:
+            continue  # Linkers fill up with zeros.
+        previous = start
+        try:
+            function = reader.packed(word) if word & 3 else reader.record(word)
+        except (Malformed, LimitExceeded) as e:
+            work.lost(e)
+            work.functions.add(start, min(start + max(reader.length(word), 4), LAST_RVA), work.missing)
+            continue
+        end = start + function.length
+        if function.length <= 0 or end > LAST_RVA:
+            continue
+        work.functions.add(start, end, function.prologue)
+        for offset, size, program in function.epilogues[: max(_MAX_EPILOGUES - len(work.epilogues), 0)]:
+            at = start + (function.length - size if offset is None else offset)
+            # Where the two meet, in very short functions, it is still the prologue that counts.
+            begin = max(at, start + function.body)
+            work.epilogues.add(begin, min(at + size, end), program, origin=at)
 
-    Those before them belong to the prologue of the function that a fragment is part of.
-    """
 
-    rules: tuple[int, ...]
-    own: int
-
-    def prologue(self) -> list[tuple[int, int]]:
-        """Return the rows of a prologue and the body after it, by offset."""
-        first = len(self.rules) - 1 - self.own
-        return [(4 * i, self.rules[first + i]) for i in range(self.own + 1)]
-
-    def epilogue(self) -> list[tuple[int, int]]:
-        """Return the rows of an epilogue, by offset; its last instruction is a return or a jump."""
-        last = len(self.rules) - 1
-        return [(4 * i, self.rules[last - i]) for i in range(self.own + 1)]
-
-
-class Record(NamedTuple):
-    """An ``.xdata`` record: ``length`` of the function in bytes, ``epilogues`` (offset, index of the first code).
-
-    An offset of None stands for the epilogue that ends the function.
-    """
+class _Function(NamedTuple):
+    """Length in bytes; program and length of the prologue; epilogues (offset, None for the end; length; program)."""
 
     length: int
-    codes: bytes
-    epilogues: list[tuple[int | None, int]]
+    prologue: int
+    body: int
+    epilogues: list[tuple[int | None, int, int]]
 
 
-def leaf(builder: RuleBuilder) -> int:
-    """Return the rule of code without unwind information: the return address is in lr, and nothing has moved."""
-    return builder.rule((_SP, 0), (), ra=_LR)
+class _Reader:
+    """Lowers the records of one image; what several of them have in common, once."""
 
+    def __init__(self, image: Headers, work: TableBuilder) -> None:
+        self._image = image
+        self._builder = work.rules
+        self._programs = work.programs
+        self._prologues: dict[bytes, tuple[int, int]] = {}
+        self._epilogues: dict[tuple[bytes, int], tuple[int, int]] = {}
+        self._packed: dict[int, _Function] = {}
 
-def record(image: Headers, address: int) -> Record:
-    """Read an ``.xdata`` record. Raises Malformed."""
-    head = image.at(address, 8)
-    word = int.from_bytes(head[:4], "little")
-    count, words, at = word >> 22 & 31, word >> 27, 4
-    if not count and not words:
-        extended = int.from_bytes(head[4:], "little")
-        count, words, at = extended & 0xFFFF, extended >> 16 & 0xFF, 8
-    if len(head) < at:
-        raise Malformed(".xdata record", offset=address, expected=f"{at} bytes", got=len(head))
-    if word >> 18 & 3:
-        raise Malformed(".xdata version", offset=address, expected=0, got=word >> 18 & 3)
-    single = bool(word >> 21 & 1)
-    scopes = 0 if single else count
-    size = 4 * (scopes + words)
-    body = image.at(address + at, size)
-    if len(body) < size:
-        raise Malformed(".xdata record", offset=address, expected=f"{at + size} bytes", got=at + len(body))
-    epilogues: list[tuple[int | None, int]] = [(None, count)] if single else []
-    for i in range(scopes):
-        scope = int.from_bytes(body[4 * i : 4 * i + 4], "little")
-        epilogues.append((4 * (scope & 0x3FFFF), scope >> 22))
-    return Record(4 * (word & 0x3FFFF), body[4 * scopes :], epilogues)
+    def length(self, word: int) -> int:
+        """Return how long the function is, 0 where its record can't be read."""
+        if word & 3:
+            return 4 * (word >> 2 & 0x7FF)
+        return 4 * (int.from_bytes(self._image.at(word, 4), "little") & 0x3FFFF)
+
+    def packed(self, word: int) -> _Function:
+        """Lower a packed word. Raises Malformed."""
+        kind = word & ~(0x7FF << 2)
+        found = self._packed.get(kind)
+        if found is None:
+            codes = _unpacked(word)
+            epilogues: list[tuple[int | None, int, int]] = []
+            if word & 3 == 1:
+                # What has no counterpart in the epilogue: setting fp, which comes first, and homing parameters.
+                mirror = codes.removeprefix(b"\xe1").replace(b"\xe3" * 4, b"")
+                epilogues.append((None, *self._epilogue(mirror, 0)))
+            elif word & 3 == 2:
+                codes = bytes([_END_C]) + codes
+            else:
+                raise Malformed("packed unwind data", expected="flag 1 or 2", got=f"{word:#010x}")
+            found = self._packed[kind] = _Function(0, *self._prologue(codes), epilogues)
+        return found._replace(length=4 * (word >> 2 & 0x7FF))
+
+    def record(self, address: int) -> _Function:
+        """Lower an ``.xdata`` record. Raises Malformed."""
+        head = self._image.at(address, 8)
+        word = int.from_bytes(head[:4], "little")
+        count, words, at = word >> 22 & 31, word >> 27, 4
+        if not count and not words:
+            extended = int.from_bytes(head[4:], "little")
+            count, words, at = extended & 0xFFFF, extended >> 16 & 0xFF, 8
+        if len(head) < at:
+            raise Malformed(".xdata record", offset=address, expected=f"{at} bytes", got=len(head))
+        if word >> 18 & 3:
+            raise Malformed(".xdata version", offset=address, expected=0, got=word >> 18 & 3)
+        single = word >> 21 & 1
+        scopes = 0 if single else count
+        size = 4 * (scopes + words)
+        body = self._image.at(address + at, size)
+        if len(body) < size:
+            raise Malformed(".xdata record", offset=address, expected=f"{at + size} bytes", got=at + len(body))
+        codes = body[4 * scopes :]
+        try:
+            prologue = self._prologue(codes)
+            epilogues: list[tuple[int | None, int, int]] = []
+            if single:
+                epilogues.append((None, *self._epilogue(codes, count)))
+            for (scope,) in struct.iter_unpack("<I", body[: 4 * scopes]):
+                epilogues.append((4 * (scope & 0x3FFFF), *self._epilogue(codes, scope >> 22)))
+        except Malformed as e:
+            raise Malformed(e.what, offset=address, expected=e.expected, got=e.got) from None
+        return _Function(4 * (word & 0x3FFFF), *prologue, epilogues)
+
+    def _prologue(self, codes: bytes) -> tuple[int, int]:
+        """Return program and length of a prologue, whose codes come first."""
+        found = self._prologues.get(codes)
+        if found is None:
+            rules, own = self._sequence(codes, 0)
+            first = len(rules) - 1 - own
+            program = self._programs.add((4 * i, rules[first + i]) for i in range(own + 1))
+            found = self._prologues[codes] = program, 4 * own
+        return found
+
+    def _epilogue(self, codes: bytes, index: int) -> tuple[int, int]:
+        """Return length and program of an epilogue; a return or a jump follows what its codes stand for."""
+        found = self._epilogues.get((codes, index))
+        if found is None:
+            rules, own = self._sequence(codes, index)
+            program = self._programs.add((4 * i, rules[-1 - i]) for i in range(own + 1))
+            found = self._epilogues[codes, index] = 4 * own + 4, program
+        return found
+
+    def _sequence(self, codes: bytes, index: int) -> tuple[list[int], int]:
+        """Return the rules where 0, 1, 2 ... instructions are to be undone, and how many are of the codes' own scope.
+
+        The first ones may belong to another scope: to the prologue of the function that a fragment is part of.
+        """
+        self._programs.room()
+        found, own = _split(codes, index)
+        steps = _Steps()
+        rules = [_rule(self._builder, steps)]
+        for code in reversed(found):
+            _step(steps, code)
+            if 0xE8 <= code[0] < 0xF0:
+                rules.pop()  # Not an instruction: it tells what there was at the beginning.
+            rules.append(_rule(self._builder, steps))
+        return rules, own
 
 
 @dataclass(slots=True)
@@ -112,19 +194,6 @@ class _Steps:
     flags: int = 0
     stack: int = 0  # the code of the structure that lies at the beginning
     pair: tuple[int, int | None] | None = None  # what save_next continues: register, or -1 for others; where
-
-
-def sequence(builder: RuleBuilder, codes: bytes, index: int) -> Sequence:
-    """Lower the codes from an index up to ``end``. Raises Malformed."""
-    found, own = _split(codes, index)
-    steps = _Steps()
-    rules = [_rule(builder, steps)]
-    for code in reversed(found):
-        _step(steps, code)
-        if 0xE8 <= code[0] < 0xF0:
-            rules.pop()  # Not an instruction: it tells what there was at the beginning.
-        rules.append(_rule(builder, steps))
-    return Sequence(tuple(rules), own)
 
 
 def _split(codes: bytes, index: int) -> tuple[list[bytes], int]:
@@ -294,7 +363,7 @@ def _rule(builder: RuleBuilder, steps: _Steps) -> int:
     )
 
 
-def packed(word: int) -> bytes:
+def _unpacked(word: int) -> bytes:
     """Return the codes that a packed word stands for, in the order of a prologue's record. Raises Malformed.
 
     The first of them undoes the prologue's last instruction. Steps are numbered as in the specification.
@@ -307,7 +376,7 @@ def packed(word: int) -> bytes:
     homed = homes and integers + floats > 0
     saved = (integers + floats + 64 * homed + 15) & ~15
     local = frame_size - saved
-    if registers_i > 10 or local < 0 or chain >= 2 and not local:
+    if registers_i > 10 or local < 0 or (chain >= 2 and not local):
         raise Malformed("packed unwind data", expected="a frame that holds what is saved", got=f"{word:#010x}")
     steps: list[bytes] = [bytes([_PAC_SIGN_LR])] if chain == 2 else []
     allocated = not saved

@@ -61,7 +61,7 @@ def read(data: bytes | memoryview) -> PeImage:
         entries = [struct.unpack_from("<II", data, directories + 8 * i) for i in range(min(number, 16))]
     except struct.error as e:
         raise Malformed("PE headers", offset=0, expected="headers within the file", got=f"{len(data)} bytes") from e
-    sections = [(address, max(size, raw), offset, raw) for _, size, address, raw, offset, *_ in rows]
+    sections = [(address, size or raw, offset, raw) for _, size, address, raw, offset, *_ in rows]
     spans = [
         (address, min(address + size, 0xFFFF_FFFE))
         for (address, size, *_), row in zip(sections, rows, strict=True)
@@ -136,8 +136,7 @@ def _joined(start: NDArray[np.int64], end: NDArray[np.int64], continued: NDArray
         return np.zeros((0, 2), np.uint32)
     highest = np.maximum.accumulate(end)
     adjoins = np.append(False, start[1:] == highest[:-1])
-    first = ~(continued & adjoins)
-    first[0] = True
+    first = ~(continued & adjoins) & np.append(True, start[1:] != start[:-1])
     starts = start[first]
     ends = np.maximum.reduceat(end, np.flatnonzero(first))
     ends = np.minimum(ends, np.append(starts[1:], 0xFFFF_FFFE))

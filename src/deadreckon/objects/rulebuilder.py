@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.tables import CFA_EXPR, CFA_REG, NO_RULE, RuleTable
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Pieces", "Programs", "RuleBuilder", "Spans", "breg", "overlay"]
+__all__ = ["LAST_RVA", "Pieces", "Programs", "RuleBuilder", "Spans", "TableBuilder", "breg", "overlay"]
 
+LAST_RVA = 0xFFFF_FFFE
 _MAX_I32 = 0x7FFF_FFFF
+_MAX_ROWS = 1 << 23
+_MAX_PROGRAM_ROWS = 1 << 20
+"""Rows of distinct programs, each of which takes Python some microseconds. A browser's 200 MB have about 600,000."""
+_MAX_KINDS = 8
 
 
 class RuleBuilder:
@@ -114,13 +120,10 @@ class Programs:
         self._offset: list[int] = []
         self._rule: list[int] = []
 
-    def __len__(self) -> int:
-        return len(self._first)
-
-    @property
-    def rows(self) -> int:
-        """How many rows all programs have together."""
-        return len(self._offset)
+    def room(self) -> None:
+        """Raise LimitExceeded where there are too many already; to be asked before making another."""
+        if len(self._offset) > _MAX_PROGRAM_ROWS:
+            raise LimitExceeded("rows of distinct prologues", _MAX_PROGRAM_ROWS)
 
     def add(self, rows: Iterable[tuple[int, int]]) -> int:
         """Return the number of a new program."""
@@ -130,28 +133,27 @@ class Programs:
             self._rule.append(rule)
         return len(self._first) - 1
 
-    def spans(self, pieces: Pieces, most: int) -> tuple[Spans, int]:
-        """Return the spans of some pieces and how many pieces they are of, all unless that makes over ``most`` rows.
+    def spans(self, pieces: Pieces, most: int) -> tuple[Spans, bool]:
+        """Return the spans of some pieces, and whether they are all, or only the first by address: ``most`` rows.
 
         Of pieces that overlap, each ends where the next begins.
         """
         origin, begin, end, program = pieces.columns()
         order = np.argsort(begin, kind="stable")
         origin, begin, end, program = origin[order], begin[order], end[order], program[order]
-        end = np.minimum(end, np.append(begin[1:], np.iinfo(np.int64).max))
+        end = np.minimum(end, np.append(begin[1:], LAST_RVA)[: len(end)])
         first = np.array([*self._first, len(self._offset)], np.int64)
-        count = np.diff(first)[program] if len(program) else np.zeros(0, np.int64)
+        count = np.diff(first)[program]
         kept = int(np.searchsorted(np.cumsum(count), most, side="right"))
         count = count[:kept]
         piece = np.repeat(np.arange(kept), count)
         row = np.arange(len(piece)) - np.repeat(np.cumsum(count) - count, count) + first[program[piece]]
-        offset = np.array(self._offset, np.int64)[row]
-        start = origin[piece] + offset
+        start = origin[piece] + np.array(self._offset, np.int64)[row]
         last = np.append(piece[1:] != piece[:-1], True)[: len(piece)]
         stop = np.where(last, end[piece], np.append(start[1:], 0)[: len(piece)])
         start, stop = np.maximum(start, begin[piece]), np.minimum(stop, end[piece])
         real = start < stop
-        return Spans(start[real], stop[real], np.array(self._rule, np.int64)[row][real]), kept
+        return Spans(start[real], stop[real], np.array(self._rule, np.int64)[row][real]), kept == len(begin)
 
 
 @dataclass(slots=True)
@@ -167,7 +169,7 @@ class Pieces:
         return len(self.origin)
 
     def add(self, begin: int, end: int, program: int, *, origin: int | None = None) -> None:
-        """Add one; the origin is its beginning unless that lies before it."""
+        """Add one; its origin is where it begins unless it says otherwise."""
         self.origin.append(begin if origin is None else origin)
         self.begin.append(begin)
         self.end.append(end)
@@ -202,3 +204,57 @@ def _merged(rva: NDArray[np.int64], rule: NDArray[np.int64]) -> tuple[NDArray[np
     rva, rule = rva[first], rule[first]
     changed = np.append(True, rule[1:] != rule[:-1])[: len(rva)]
     return rva[changed], rule[changed]
+
+
+class TableBuilder:
+    """A RuleTable in the making, from layers: each takes precedence over those before it."""
+
+    def __init__(self) -> None:
+        self.rules = RuleBuilder()
+        self.programs = Programs()
+        self.missing = self.programs.add([(0, NO_RULE)])
+        """The program of a function that has unwind information which can't be used."""
+        self.default = NO_RULE
+        """The rule of code that belongs to no function."""
+        self.functions = Pieces()
+        self.epilogues = Pieces()
+        self.found: list[Spans] = []
+        """Layers above these."""
+        self._lost: dict[str, tuple[int, Malformed | LimitExceeded]] = {}
+
+    def lost(self, error: Malformed | LimitExceeded) -> None:
+        """Take note of a part that can't be used."""
+        kind = error.what if isinstance(error, Malformed) else error.limit
+        count, first = self._lost.get(kind, (0, error))
+        self._lost[kind] = count + 1, first
+
+    def problems(self) -> list[str]:
+        """Return what was noted, one message a kind."""
+        return [
+            str(first) if count == 1 else f"{first} (the first of {count})"
+            for count, first in list(self._lost.values())[:_MAX_KINDS]
+        ]
+
+    def finish(self, text: NDArray[np.uint32]) -> RuleTable:
+        """Return the table; ``text`` u32[n, 2] is where there is code. Without functions it is empty."""
+        if not len(self.functions):
+            return RuleTable.empty()
+        none = np.zeros(0, np.int64)
+        sections = text.astype(np.int64)
+        rva, rule = overlay(
+            none, none, Spans(sections[:, 0], sections[:, 1], np.full(len(text), self.default, np.int64))
+        )
+        room = _MAX_ROWS
+        for pieces in (self.functions, self.epilogues):
+            layer, whole = self.programs.spans(pieces, room)
+            room -= len(layer.start)
+            if not whole:
+                self.lost(LimitExceeded("rows of an image", _MAX_ROWS))
+                # What has no rows must not pass for a leaf function.
+                end = int(layer.stop[-1]) if len(layer.stop) else 0
+                rest = (np.array([value], np.int64) for value in (end, LAST_RVA, NO_RULE))
+                layer = Spans(*(np.append(column, value) for column, value in zip(layer, rest, strict=True)))
+            rva, rule = overlay(rva, rule, layer)
+        for layer in self.found:
+            rva, rule = overlay(rva, rule, layer)
+        return self.rules.table(rva, rule)

@@ -3,7 +3,7 @@
 Itanium C++ names (https://itanium-cxx-abi.github.io/cxx-abi/abi.html#mangling) go to ``__cxa_demangle`` of the
 platform's C++ runtime. That function has no limits of its own, so a symbol is sized first (itanium.py). Rust's legacy
 names are Itanium names with a hash (https://doc.rust-lang.org/rustc/symbol-mangling/legacy.html), its v0 names have a
-grammar of their own (rust_v0.py). Swift names stay raw.
+grammar of their own (rust_v0.py), and so have Microsoft's (msvc.py). Swift names stay raw.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from deadreckon.config import SymbolLimits
-from deadreckon.symbols import rust_v0
+from deadreckon.symbols import msvc, rust_v0
 from deadreckon.symbols.itanium import expansion
 from deadreckon.symbols.names import brackets, flatten, strip_arguments
 
@@ -27,7 +27,7 @@ _LIMITS = SymbolLimits()
 _MAX_EXPANSION = 8 * _LIMITS.max_demangle_output
 """Bounds are mostly some ten times what really comes out, never less than twice."""
 
-_PREFIXES = ("_Z", "_R", "__Z", "__R", "___Z", "____Z")
+_PREFIXES = ("_Z", "_R", "?", "__Z", "__R", "___Z", "____Z")
 
 
 def demangle(name: str, *, arguments: bool = True) -> str:
@@ -103,6 +103,8 @@ _RUST_LEGACY = re.compile(r"_ZN(.+)17h[0-9a-f]{16}E(?:\.llvm\.[0-9A-F]+)?", re.D
 
 
 def _demangle(name: str) -> str | None:
+    if name.startswith("?"):
+        return msvc.demangle(name)
     # Clang names a block's body after the function around it; of the demanglers only LLVM's knows it.
     head = ""
     while (block := _BLOCK.fullmatch(name)) and len(head) < _MAX_BLOCKS * 35:

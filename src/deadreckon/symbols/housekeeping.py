@@ -53,14 +53,18 @@ class Finding:
 
 
 def make_room(index: Index, max_bytes: int) -> Pruned:
-    """Remove entries until the store is below ``max_bytes``; what was not used for longest goes first."""
-    return prune(index, max_bytes=max_bytes)
+    """Remove entries until the store is below ``max_bytes``; what was not used for longest goes first.
+
+    What was made or used in the last minute stays: somebody is about to open it.
+    """
+    return prune(index, max_bytes=max_bytes, spare=_SETTLED_SECONDS)
 
 
-def prune(index: Index, *, older_than: float | None = None, max_bytes: int | None = None) -> Pruned:
+def prune(index: Index, *, older_than: float | None = None, max_bytes: int | None = None, spare: float = 0.0) -> Pruned:
     """Remove temporary files that killed processes left, entries not used for ``older_than`` seconds, then the oldest.
 
-    A failure counts as used when it happened. Without limits only temporary files go.
+    A failure counts as used when it happened. What was used in the last ``spare`` seconds does not go to save space.
+    Without limits only temporary files go.
     """
     root = index.root
     found = walk(root)
@@ -75,7 +79,7 @@ def prune(index: Index, *, older_than: float | None = None, max_bytes: int | Non
         doomed = []
         if older_than is not None and item.used < now - older_than:
             doomed = [item]
-        elif max_bytes is not None and done.kept > max_bytes:
+        elif max_bytes is not None and done.kept > max_bytes and item.used <= now - spare:
             # An imported table's other name saves nothing, and goes with it.
             doomed = list({i.key: i for inode in item.inodes for i in sharing[inode]}.values()) or [item]
             if item.kind != "imported" and any(i.kind == "imported" for i in doomed):

@@ -51,13 +51,14 @@ SELECT key, kind, source, added, used, size, problem, stamp FROM files
 WHERE (?1 IS NULL OR key IN (SELECT key FROM objects WHERE debug_id IN (SELECT value FROM json_each(?1))
                                                         OR code_id IN (SELECT value FROM json_each(?1))))
   AND (?2 IS NULL OR kind IN (SELECT value FROM json_each(?2)))
-  AND NOT EXISTS (SELECT 1 FROM json_each(?3) AS wanted WHERE NOT EXISTS (
-          SELECT 1 FROM tags WHERE tags.key = files.key AND name = wanted.key AND tags.value = wanted.value))
-ORDER BY added, files.key
+  AND (?3 IS NULL OR key IN (SELECT tags.key FROM tags JOIN json_each(?3) AS wanted
+                             ON tags.name = wanted.key AND tags.value = wanted.value
+                             GROUP BY tags.key HAVING count(*) = (SELECT count(*) FROM json_each(?3))))
+ORDER BY added, key
 """
 _T = TypeVar("_T")
-_alone = threading.Lock()
-os.register_at_fork(before=_alone.acquire, after_in_parent=_alone.release, after_in_child=_alone.release)
+_turn = threading.Lock()
+os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
 
 
 @dataclass(slots=True)
@@ -164,7 +165,7 @@ class Index:
         values = (
             json.dumps(spellings(ident)) if ident is not None else None,
             json.dumps(list(kinds)) if kinds else None,
-            json.dumps(dict(tags or {})),
+            json.dumps(dict(tags)) if tags else None,
         )
 
         def work(db: sqlite3.Connection) -> list[Entry]:
@@ -187,7 +188,7 @@ class Index:
         if not self.path.exists():
             return None
         try:
-            with _alone, contextlib.closing(self._connect(f"{self.path.absolute().as_uri()}?mode=ro")) as db:
+            with _turn, contextlib.closing(self._connect(f"{self.path.absolute().as_uri()}?mode=ro")) as db:
                 (answer,) = db.execute("PRAGMA quick_check(1)").fetchone()
                 version = db.execute("PRAGMA user_version").fetchone()[0]
         except (sqlite3.Error, ValueError, TypeError) as e:
@@ -239,7 +240,7 @@ class Index:
 
         for attempt in (1, 2):
             try:
-                with _alone, contextlib.closing(self._connect(self.path.absolute().as_uri())) as db:
+                with _turn, contextlib.closing(self._connect(self.path.absolute().as_uri())) as db:
                     # The rollback journal saves it from killed processes. Power failures may damage it, which shows.
                     db.execute("PRAGMA synchronous = OFF")
                     db.execute("BEGIN IMMEDIATE")

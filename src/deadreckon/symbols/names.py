@@ -19,7 +19,7 @@ _OF_OTHERS = re.compile(
     r"(?:vtable|VTT|typeinfo(?: name| fn)?|guard variable|reference temporary #\d+|construction vtable|hidden alias"
     r"|TLS (?:init|wrapper) function|template parameter object) for "
 )
-_CLOSING = {")": "(", "]": "[", "}": "{", ">": "<"}
+_CLOSING = {")": "(", "]": "[", "}": "{", ">": "<", "'": "`"}
 
 
 class Bracket(NamedTuple):
@@ -31,7 +31,7 @@ class Bracket(NamedTuple):
 
 
 def brackets(text: str) -> list[Bracket]:
-    """Return the outermost bracket pairs of a readable name, in order, in one pass.
+    """Return the outermost bracket pairs of a readable name, in order, in one pass; Microsoft's quotes are some.
 
     The brackets of operator names and arrows are none. In template arguments ``<`` may be an operator too: it is one
     after a closing parenthesis, as demanglers write its operands, and one that finds no partner is dropped.
@@ -52,14 +52,16 @@ def _brackets(text: str) -> Iterator[Bracket]:
                 stack.append(at)
                 at += 1
             continue
-        if c in "([{" or (c == "<" and not (stack and text[at - 1] == ")")):
+        before = text[at - 1] if stack else ""
+        # A quote inside of Microsoft's has a space before it: `dynamic initializer for 'x''.
+        if c in "([{`" or (c == "<" and before != ")") or (c == "'" and before == " " and text[stack[-1]] == "`"):
             stack.append(at)
-        elif c in ")]}>" and stack and not (c == ">" and text[at - 1] == "-"):
+        elif c in ")]}>'" and stack and not (c == ">" and before == "-"):
             opening = _CLOSING[c]
-            if c != ">":
-                while len(stack) > 1 and text[stack[-1]] == "<" != opening:
+            if c not in ">'":
+                while len(stack) > 1 and text[stack[-1]] == "<":
                     stack.pop()
-            if text[stack[-1]] == opening:
+            if text[stack[-1]] in {opening, c}:
                 start = stack.pop()
                 if not stack:
                     yield Bracket(start, at + 1, opening)

@@ -104,14 +104,15 @@ class RemoteSource:
             if candidate.kind in answer.kinds or (candidate.kind == "breakpad" and answer.whole):
                 continue
             target = self._files / candidate.path
-            note = notes.get(candidate.path)
             if not os.path.isfile(target):
-                if note is None or not self._fresh(note):
+                note = notes.get(candidate.path)
+                known = note is not None and self._fresh(note)
+                if not known:
                     note = self._get(candidate, module, target, clock)
                 if note is not None:
                     self._tell(answer, note)
-                    if note.state == "down":
-                        break
+                    if not known and note.state in {"failed", "down"}:
+                        break  # Its other files will fare no better now.
                     continue
             answer.files.append(str(target))
             answer.kinds.add(candidate.kind)

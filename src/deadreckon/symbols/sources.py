@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from deadreckon.errors import DeadreckonError
+from deadreckon.model.event import Diagnostic
+from deadreckon.model.ids import normalize_code_id
 from deadreckon.objects import breakpad, elf, sniff
 from deadreckon.symbols import layouts
 from deadreckon.symbols.store import ModuleTables, SymbolStore
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from deadreckon.symbols.remote import Answer, RemoteSource
     from deadreckon.symbols.tablefile import TableFile
 
-__all__ = ["Resolution", "SymbolPath", "matches", "resolve", "resolve_all"]
+__all__ = ["Resolution", "SymbolPath", "matches", "resolve", "resolve_all", "unmatched"]
 
 _MAX_DEPTH = 12
 _SMALL = 2048
@@ -35,6 +38,8 @@ class Resolution:
     problems: list[str] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     """Remote sources that could not be asked, and why."""
+    bundles: list[str] = field(default_factory=list)
+    """Paths of source bundles of the module's build."""
 
 
 class SymbolPath:
@@ -58,8 +63,16 @@ class SymbolPath:
                 if os.path.isfile(path):
                     yield path
         yield from self.by_id(module.debug_id, module.code_id)
+        # A file that the user named for this module, going by its name: if it is of another build, that is said.
+        if _stem(self.path) in {_stem(module.debug_file), _stem(module.code_file)} and os.path.isfile(self.path):
+            yield self.path
         for name in {_base(module.debug_file), _base(module.code_file)} - {""}:
             yield from self._by_name.get(name, ())
+
+    def identities(self) -> set[str]:
+        """Return the ids of the files here."""
+        self.by_id(None)
+        return set(self._by_id or ()) - {""}
 
     def by_id(self, debug_id: str | None, code_id: str | None = None) -> list[str]:
         """Return the files that carry an id."""
@@ -110,7 +123,9 @@ class SymbolPath:
                 if kind == "elf":
                     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
                         identity = elf.identify(view)
-                        return {i for i in (str(identity.debug_id or ""), identity.code_id or "") if i}
+                    # Without a build id a file has the one that Breakpad makes from its code.
+                    if identity.debug_id is not None:
+                        return {i for i in (str(identity.debug_id), identity.code_id or "") if i}
             if kind == "breakpad":
                 return {str(breakpad.identify(head).debug_id or "")} - {""}
             if kind is None:
@@ -119,6 +134,44 @@ class SymbolPath:
         except (OSError, ValueError, DeadreckonError):
             return set()
         return {i for o in found for i in (o["debug_id"], o["code_id"]) if i}
+
+
+def unmatched(
+    paths: Iterable[SymbolPath | RemoteSource], modules: Sequence[Module], said: Sequence[Diagnostic] = ()
+) -> list[Diagnostic]:
+    """Return a diagnostic for each single file named by the user whose ids are those of no module.
+
+    ``said`` are diagnostics there are already; what is in them isn't said again.
+    """
+    known = {i for m in modules for i in (m.debug_id, m.code_id and normalize_code_id(m.code_id)) if i}
+    found = []
+    for source in paths:
+        if not isinstance(source, SymbolPath) or not os.path.isfile(source.path):
+            continue
+        ids = source.identities()
+        if not ids or known & ids or any(source.path in (d.message or "") for d in said):
+            continue
+        stem = _stem(source.path)
+        names = {id(m): {_stem(m.debug_file), _stem(m.code_file)} for m in modules}
+        meant = next((m for m in modules if stem in names[id(m)]), modules[0] if modules else None)
+        theirs = meant.debug_id or meant.code_id or "no id" if meant else "no module"
+        name = _base(meant.debug_file or meant.code_file) if meant else ""
+        ours = ", ".join(sorted(ids))
+        found.append(
+            Diagnostic(
+                code="symbols_mismatch",
+                severity="info",
+                stage="symbols",
+                message=f"{source.path}: id {ours} is that of no module; {name or 'the crash'} has {theirs}",
+                where={"path": source.path, "debug_id": theirs, "got": ours},
+            )
+        )
+    return found
+
+
+def _stem(path: str | None) -> str:
+    name = _base(path).lower()
+    return re.sub(r"\.(?:debug|dbg|sym|pdb|exe|dll|so[.\d]*|dylib)$", "", name)
 
 
 def _base(path: str | None) -> str:
@@ -162,13 +215,15 @@ class _Search:
     states: set[str] = field(default_factory=set)
     fetch_problems: list[str] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
+    bundles: list[str] = field(default_factory=list)
 
     def local(self, paths: Iterable[SymbolPath]) -> None:
         for source in paths:
+            # Directories are not read for more once nothing is missing; a file may be a source bundle.
+            if _complete(self.found) and os.path.isdir(source.path):
+                continue
             for path in dict.fromkeys(source.candidates(self.module)):
                 self.look(path)
-            if _complete(self.found):
-                break
         if self.module.debug_id is not None and not _complete(self.found):
             self.found.extend(self.store.imported(self.module.debug_id))
 
@@ -184,6 +239,9 @@ class _Search:
         try:
             for info in self.store.tables_of(path):
                 if matches(self.module, info["debug_id"], info["code_id"]):
+                    if info["format"] == "sourcebundle":
+                        self.bundles.append(path)
+                        continue
                     table = self.store.open(info["table"], path)
                     if table is not None:
                         self.found.append(table)
@@ -199,9 +257,9 @@ class _Search:
         tables = ModuleTables.merge([t for t in self.found if len(t.sym.range_start) or len(t.rules.rva)])
         if tables is not None:
             problems = [p for p in self.problems if ": debug id " not in p]
-            return Resolution("found", tables, problems, self.unavailable)
+            return Resolution("found", tables, problems, self.unavailable, self.bundles)
         state = "malformed" if "malformed" in self.states or self.found else "mismatch" if self.states else "missing"
-        return Resolution(state, None, self.problems + self.fetch_problems, self.unavailable)
+        return Resolution(state, None, self.problems + self.fetch_problems, self.unavailable, self.bundles)
 
 
 def _complete(found: Iterable[TableFile]) -> bool:

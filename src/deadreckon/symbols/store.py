@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import tempfile
 import threading
@@ -198,6 +197,8 @@ class SymbolStore:
         if done.kept > limit:
             self._no_room_until = time.monotonic() + _FULL_SECONDS
         if lost := [key for key in done.removed if key.startswith("imports/")]:
+            import logging  # noqa: PLC0415
+
             message = "%d imported debug files were removed: the store's limit symbols.store_max_bytes is %d"
             logging.getLogger("deadreckon.symbols").warning(message, len(lost), limit)
 
@@ -355,14 +356,17 @@ class SymbolStore:
         return self.root / "by-id" / f"v{TABLE_VERSION}" / name[:2] / name
 
     def imported(self, debug_id: str) -> list[TableFile]:
-        """Return the imported tables of a debug id (canonical or any other spelling)."""
-        try:
-            directory = self._by_id(DebugId.parse(debug_id))
-            names = sorted(os.listdir(directory))
-        except (ValueError, OSError):
-            return []
-        found = (self.open(str(directory / name)) for name in names if name.endswith(".table"))
-        return [table for table in found if table is not None]
+        """Return the imported tables of a debug id (canonical or any other spelling, or a GNU build id)."""
+        for reading in DebugId.readings(debug_id):
+            directory = self._by_id(reading)
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError:
+                continue
+            found = (self.open(str(directory / name)) for name in names if name.endswith(".table"))
+            if tables := [table for table in found if table is not None]:
+                return tables
+        return []
 
 
 def _importable(info: dict[str, Any]) -> bool:

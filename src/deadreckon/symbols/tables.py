@@ -79,13 +79,15 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
 def _objects(path: str) -> list[Any]:
     import symbolic  # noqa: PLC0415
 
-    with open(path, "rb") as file:
-        if objects.sniff(file.read(4096)) == "proguard":
-            raise SymbolError(f"{path}: a ProGuard or R8 mapping, which names Java methods and no addresses")
     try:
-        return list(symbolic.Archive.open(path).iter_objects())
+        with open(path, "rb") as file:
+            kind = objects.sniff(file.read(4096))
+        found = None if kind == "proguard" else list(symbolic.Archive.open(path).iter_objects())
     except Exception as e:
         raise SymbolError(f"{path}: {e}") from e
+    if found is None:
+        raise SymbolError(f"{path}: a ProGuard or R8 mapping, which names Java methods and no addresses")
+    return found
 
 
 def _info(obj: Any) -> dict[str, Any]:
@@ -282,6 +284,11 @@ class _Work:
         self.problems.append(_MANAGED)
         return False
 
+    def add_sourcebundle(self, _: Exception | None) -> bool:
+        """Say what the file is good for."""
+        self.problems.append("a source bundle has no symbols; named among the symbols, it gives source context")
+        return False
+
 
 _BY_FORMAT: dict[str, Callable[[_Work, Exception | None], bool]] = {
     "breakpad": _Work.add_breakpad,
@@ -290,6 +297,7 @@ _BY_FORMAT: dict[str, Callable[[_Work, Exception | None], bool]] = {
     "pe": _Work.add_pe,
     "pdb": _Work.add_pdb,
     "portablepdb": _Work.add_portablepdb,
+    "sourcebundle": _Work.add_sourcebundle,
 }
 
 
