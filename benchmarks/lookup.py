@@ -1,7 +1,8 @@
 """Address look-up: one call over a batch against symbolic's SymCache.lookup in a loop, on the same debug file.
 
-The answers are compared first, over every range edge and random addresses, inlined frames included. Then both are
-timed in turns, so that what else the machine does falls on both alike.
+The answers are compared first, over every range edge and random addresses, inlined frames included. Then all are
+timed in turns, so that what else the machine does falls on all alike. Where they are installed, a C loop over the same
+columns (cc) and llvm-symbolizer fed by a pipe take part.
 
     python benchmarks/lookup.py [DEBUG_FILE] [--addresses N] [--loop N]
 """
@@ -9,10 +10,13 @@ timed in turns, so that what else the machine does falls on both alike.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +32,8 @@ from deadreckon.symbolicate.native import ModuleSymbols
 from deadreckon.symbols.store import SymbolStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from deadreckon.model.tables import SymTable
@@ -58,7 +64,7 @@ def main() -> int:
         if different:
             print("\n".join(different[:20]), file=sys.stderr)
             return 1
-        print(json.dumps(_time(table, cache, addresses, options.loop) | {"file": options.debug_file.name}, indent=2))
+        print(json.dumps(_time(options.debug_file, table, cache, addresses, options.loop), indent=2))
     return 0
 
 
@@ -109,32 +115,122 @@ def _section(table: SymTable, address: int) -> int:
     return int(np.argmax(inside)) if inside.any() else -1
 
 
-def _time(table: SymTable, cache: Any, addresses: NDArray[np.uint64], loop: int) -> dict[str, Any]:
+_C_LOOP = """
+#include <stdint.h>
+int64_t look_up(const uint32_t *start, const uint32_t *loc, int64_t count, const uint32_t *locations, int64_t rows,
+                const uint64_t *rvas, int64_t n, int64_t *first, uint32_t *found)
+{
+    int64_t out = 0;
+    for (int64_t i = 0; i < n; i++) {
+        first[i] = out;
+        if (rvas[i] > UINT32_MAX || !count) continue;
+        uint32_t key = rvas[i];
+        int64_t low = 0, length = count;
+        while (length > 1) {
+            int64_t half = length / 2;
+            low += start[low + half] <= key ? half : 0;
+            length -= half;
+        }
+        if (start[low] > key) continue;
+        for (uint32_t at = loc[low]; at < rows; at = locations[4 * (int64_t)at + 3]) found[out++] = at;
+    }
+    first[n] = out;
+    return out;
+}
+"""
+
+
+def _c_loop(table: SymTable, addresses: NDArray[np.uint64]) -> Callable[[], float] | None:
+    """Return a function that runs the same search in C and gives its seconds; None where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        source, library = Path(scratch) / "loop.c", Path(scratch) / "loop.so"
+        source.write_text(_C_LOOP)
+        subprocess.run([compiler, "-O3", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        function = ctypes.CDLL(str(library)).look_up
+    function.restype = ctypes.c_int64
+    expected_first, expected = look_up(table, addresses)
+    first, found = np.empty(len(addresses) + 1, np.int64), np.empty(len(expected) + 16, np.uint32)
+
+    def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
+        return ctypes.c_void_p(array.ctypes.data)
+
+    def run() -> float:
+        start = time.perf_counter()
+        function(
+            pointer(table.range_start), pointer(table.range_loc), ctypes.c_int64(len(table.range_start)),
+            pointer(table.locations), ctypes.c_int64(len(table.locations)), pointer(addresses),
+            ctypes.c_int64(len(addresses)), pointer(first), pointer(found),
+        )  # fmt: skip
+        return time.perf_counter() - start
+
+    run()
+    assert np.array_equal(first, expected_first)
+    assert np.array_equal(found[: len(expected)], expected)
+    return run
+
+
+def _llvm_symbolizer(path: Path, addresses: NDArray[np.uint64]) -> Callable[[], float] | None:
+    """Return a function that pipes addresses through llvm-symbolizer and gives its seconds, loading left out."""
+    program = shutil.which("llvm-symbolizer")
+    if program is None or path.read_bytes()[:4] != b"\x7fELF":
+        return None
+    lines = "".join(f"{address:#x}\n" for address in addresses.tolist()).encode()
+
+    def seconds(text: bytes) -> float:
+        start = time.perf_counter()
+        subprocess.run([program, f"--obj={path}"], input=text, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+    return lambda: seconds(lines) - seconds(lines[: lines.index(b"\n") + 1])
+
+
+def _time(path: Path, table: SymTable, cache: Any, addresses: NDArray[np.uint64], loop: int) -> dict[str, Any]:
     few = addresses[:loop].tolist()
-    batch_rates, loop_rates = [], []
-    look_up(table, addresses)
-    for _ in range(ROUNDS):
+
+    def batch() -> float:
         start = time.perf_counter()
         look_up(table, addresses)
-        batch_rates.append(len(addresses) / (time.perf_counter() - start))
+        return time.perf_counter() - start
+
+    def one_by_one() -> float:
         start = time.perf_counter()
         for address in few:
             cache.lookup(address)
-        loop_rates.append(loop / (time.perf_counter() - start))
-    ratios = sorted(b / l for b, l in zip(batch_rates, loop_rates, strict=True))
+        return time.perf_counter() - start
+
+    runs: dict[str, tuple[int, Callable[[], float] | None]] = {
+        "deadreckon": (len(addresses), batch),
+        "symbolic": (loop, one_by_one),
+        "c_loop": (len(addresses), _c_loop(table, addresses)),
+        "llvm_symbolizer": (loop, _llvm_symbolizer(path, addresses[:loop])),
+    }
+    rates: dict[str, list[float]] = {name: [] for name, (_, run) in runs.items() if run is not None}
+    for _ in range(ROUNDS):
+        for name, (count, run) in runs.items():
+            if run is not None:
+                rates[name].append(count / run())
+    ours = rates["deadreckon"]
     return {
-        "question": "addresses a second, one batch call against SymCache.lookup in a loop",
+        "question": "addresses a second: one batch call, and what others do",
+        "file": path.name,
         "ranges": len(table.range_start),
         "addresses": len(addresses),
-        "batch_per_s": round(statistics.median(batch_rates)),
-        "loop_per_s": round(statistics.median(loop_rates)),
-        "ratio": {
-            "min": round(ratios[0], 1),
-            "median": round(ratios[len(ratios) // 2], 1),
-            "max": round(ratios[-1], 1),
+        "per_second": {name: round(statistics.median(found)) for name, found in rates.items()},
+        "ours_to": {
+            name: dict(zip(("min", "median", "max"), _spread(ours, found), strict=True))
+            for name, found in rates.items()
+            if name != "deadreckon"
         },
         "machine": {"python": platform.python_version(), "cpu": platform.machine(), "cores": os.cpu_count()},
     }
+
+
+def _spread(ours: list[float], theirs: list[float]) -> list[float]:
+    ratios = sorted(o / t for o, t in zip(ours, theirs, strict=True))
+    return [round(r, 2) for r in (ratios[0], statistics.median(ratios), ratios[-1])]
 
 
 if __name__ == "__main__":

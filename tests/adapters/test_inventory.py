@@ -103,7 +103,7 @@ def test_check_and_repair_the_store(symbols: Any, store: Path) -> None:
     assert lines[0].endswith("(repaired)")
 
 
-def test_prune(symbols: Any, store: Path, tmp_path: Path) -> None:
+def test_prune(symbols: Any, store: Path) -> None:
     symbols("add", PIE / "crashy", PIE / "libcargo.so")
     code, (line,), errors = symbols("prune")
     assert (code, errors) == (0, [])

@@ -137,3 +137,19 @@ def test_views_of_a_read_only_file() -> None:
     for column in columns.values():
         column.setflags(write=False)
     assert found_at(replace(table, **columns), [0x11, 0x21]) == [[0], []]
+
+
+def test_large_batches_search_within_cells_to_the_same_answer() -> None:
+    """Ranges bunched, spread and at both ends of 32 bits; a batch as large as the table gets a grid, a small one none."""
+    for seed in range(60):
+        rng = random.Random(seed)
+        width = rng.choice((1 << 8, 1 << 14, 1 << 31, 1 << 32))
+        base = rng.choice((0, 1, (1 << 32) - width))
+        starts = sorted({base + rng.randrange(width) for _ in range(rng.randint(1, 300))})
+        table = made([(s, i) for i, s in enumerate(starts)], [(0, 1, 0, NONE)] * len(starts))
+        rvas = [min((1 << 32) - 1, max(0, s + d)) for s in starts for d in (-1, 0, 1)] + [0, (1 << 32) - 1, 1 << 32]
+        whole = found_at(table, rvas)
+        assert whole == [locations(table, rva, MAX_INLINE_DEPTH) for rva in rvas], seed
+        assert whole == [
+            found_at(table, [rva])[0] if len(starts) > 1 else chain for rva, chain in zip(rvas, whole, strict=True)
+        ]

@@ -7,6 +7,7 @@ import pytest
 from deadreckon.config import Config
 from deadreckon.symbols.builder import Builder
 from deadreckon.symbols.store import SymbolStore
+from synth.symbol_server import SymbolServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,3 +30,18 @@ def symbols(store: Path, shared_builder: Builder) -> SymbolStore:
     assert symbols.root == store
     symbols._started = shared_builder
     return symbols
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no proxy of this computer's come between a test and its server."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server(no_proxy: None) -> Iterator[SymbolServer]:  # noqa: ARG001  (for what it does)
+    """Give a symbol server without files."""
+    with SymbolServer() as server:
+        yield server

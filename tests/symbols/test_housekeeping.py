@@ -6,16 +6,19 @@ import random
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from deadreckon import Engine
 from deadreckon.config import Config, SymbolLimits
-from deadreckon.symbols.builder import Builder
 from deadreckon.symbols.housekeeping import DAY, check, make_room, prune
 from deadreckon.symbols.store import SymbolStore
 from deadreckon.symbols.storefiles import place, walk
 from synth.breakpad import SymFile
+
+if TYPE_CHECKING:
+    from deadreckon.symbols.builder import Builder
 
 PIE = "linux/x86_64/pie-O2"
 DEBUG_ID = "b5c148bc-e24f-df22-d88b-9aeb9359ccc0"
@@ -56,7 +59,7 @@ def settle(symbols: SymbolStore, seconds: float = 1000.0) -> None:
 def disk(root: Path) -> int:
     """Return the size of tables and manifests, each file once."""
     files = [
-        p.stat() for p in root.rglob("*") if p.suffix in {".table", ".json"} or "remote" in p.parts and p.is_file()
+        p.stat() for p in root.rglob("*") if p.suffix in {".table", ".json"} or ("remote" in p.parts and p.is_file())
     ]
     return sum({s.st_ino: s.st_size for s in files}.values())
 
@@ -67,9 +70,14 @@ def disk(root: Path) -> int:
 def test_use_is_noted_once_an_hour(symbols: SymbolStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info,) = symbols.add(symbol_file(tmp_path / "a.sym", 1)).objects
     table = Path(info["table"])
-    touched: list[object] = []
+    touched: list[str] = []
     utime = os.utime
-    monkeypatch.setattr(os, "utime", lambda path, *a: (touched.append(path), utime(path, *a)))
+
+    def noted(path: str) -> None:
+        touched.append(path)
+        utime(path)
+
+    monkeypatch.setattr(os, "utime", noted)
     for _ in range(3):
         symbols.imported(debug_id(1))
     assert touched == []
@@ -167,7 +175,7 @@ def test_the_store_keeps_below_its_limit(store: Path, shared_builder: Builder, t
     assert (info["table"]) in {str(p) for p in store.glob("derived/**/*.table")}
 
 
-def test_no_limit(store: Path, shared_builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_limit(shared_builder: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deadreckon.symbols.housekeeping.make_room", lambda *_: pytest.fail("nothing to do"))
     symbols = SymbolStore(Config(symbols=SymbolLimits(store_max_bytes=0)))
     symbols._started = shared_builder
@@ -175,7 +183,7 @@ def test_no_limit(store: Path, shared_builder: Builder, tmp_path: Path, monkeypa
 
 
 def test_imported_symbols_do_not_vanish_silently(
-    store: Path, shared_builder: Builder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shared_builder: Builder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     symbols = SymbolStore(Config(symbols=SymbolLimits(store_max_bytes=1000)))
     symbols._started = shared_builder
@@ -192,7 +200,7 @@ def test_imported_symbols_do_not_vanish_silently(
     assert [len(symbols.imported(debug_id(n))) for n in (1, 2, 3)] == [0, 1, 1]
 
 
-def test_fetched_files_count_and_stay_the_same_file(symbols: SymbolStore, tmp_path: Path) -> None:
+def test_fetched_files_count_and_stay_the_same_file(symbols: SymbolStore) -> None:
     fetched = symbols.root / "remote" / "ab" / "files" / "app.sym"
     fetched.parent.mkdir(parents=True)
     symbol_file(fetched, 1)

@@ -25,24 +25,13 @@ from deadreckon.symbols._transfer import Absent, Clock, Refused, Transient, Unre
 from synth.symbol_server import Handler, SymbolServer, redirect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 LIMITS = RemoteLimits(connect_seconds=2, read_seconds=0.3, total_seconds=5, max_bytes=1 << 20)
 CONTENT = random.Random(1).randbytes(300_000)
 
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[SymbolServer]:
-    with SymbolServer() as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def get(url: str, path: str = "f", limits: RemoteLimits = LIMITS, **headers: str) -> bytes:
@@ -208,18 +197,22 @@ def test_no_more_than_the_limit(server: SymbolServer, reply: Callable[[Handler],
 @pytest.mark.parametrize("size", [b"-1", b"-5", b"zz", b"", b"f" * 70_000])
 def test_chunk_sizes_that_are_none(server: SymbolServer, size: bytes) -> None:
     """A chunk of -1 bytes makes http.client read all there is, into memory."""
+    blocks = iter(range(2000))
+    ended = threading.Event()
 
     def reply(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        handler.wfile.write(size + b"\r\n")
-        for _ in range(400):
-            handler.wfile.write(bytes(65536))
+        handler.send(200, size + b"\r\n", Transfer_Encoding="chunked", Content_Length="0")
+        try:
+            for _ in blocks:
+                handler.wfile.write(bytes(65536))
+        finally:
+            ended.set()
 
     server.fallback = reply
     with pytest.raises(Transient):
         get(server.url)
+    ended.wait(5)
+    assert next(blocks, None) is not None, "all of it was taken"
 
 
 def short(handler: Handler) -> None:

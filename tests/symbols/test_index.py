@@ -11,17 +11,19 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deadreckon import Engine
 from deadreckon.config import Config, SymbolLimits
-from deadreckon.symbols.builder import Builder
 from deadreckon.symbols.index import Entry, Index, spellings
 from deadreckon.symbols.store import Added, SymbolStore
 from deadreckon.symbols.tablefile import TABLE_VERSION, open_table
 from synth.breakpad import SymFile
+
+if TYPE_CHECKING:
+    from deadreckon.symbols.builder import Builder
 
 PIE = "linux/x86_64/pie-O2"
 DEBUG_ID = "b5c148bc-e24f-df22-d88b-9aeb9359ccc0"
@@ -188,7 +190,12 @@ def test_a_failure_is_tried_again_after_a_while(
     symbols._started = shared_builder
     tried = []
     build = shared_builder.build
-    monkeypatch.setattr(shared_builder, "build", lambda *a: (tried.append(a), build(*a))[1])
+
+    def counted(path: str, output: str) -> object:
+        tried.append(path)
+        return build(path, output)
+
+    monkeypatch.setattr(shared_builder, "build", counted)
     messages = {symbols.add(str(path)).problem for _ in range(3)}
     assert len(messages) == len(tried) == 1
     (entry,) = symbols.index.entries(kinds=["imported"])
@@ -265,13 +272,15 @@ def test_a_damaged_index_is_made_again(symbols: SymbolStore, fixtures: Path, tmp
     damage(symbols.index.path, how)
     if how != "bytes":  # These may hit a page that nobody checks; then only ``check`` tells.
         assert without_times(known(symbols)) == expected
-    damage(symbols.index.path, how) if symbols.index.path.is_file() else None
+    if symbols.index.path.is_file():
+        damage(symbols.index.path, how)
     assert symbols.add(paths[2]).problem is None
     assert symbols.add(paths[1]).known
     if how != "bytes":
         entries = known(symbols)
         assert len(entries) == len(expected) + 2
-        assert [e.tags for e in entries if e.kind == "imported" and e.source in map(os.path.realpath, paths[:2])] == [
+        sources = {os.path.realpath(p) for p in paths[:2]}
+        assert [e.tags for e in entries if e.source in sources and e.kind == "imported"] == [
             {"a": "b"}, {"a": "b"}
         ]  # fmt: skip
 
@@ -303,7 +312,8 @@ def test_bytes_of_the_index_may_change_at_will(symbols: SymbolStore, fixtures: P
 
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     index = Index(tmp_path / "none")
-    assert index.entries() == index.sync() == []
+    assert index.entries() == []
+    assert index.sync() == []
     assert index.put() is None
     index.forget(["x"])
     assert index.damage() is None
@@ -373,7 +383,7 @@ def test_manifests_of_any_content(symbols: SymbolStore, fixtures: Path, seed: in
 # --- Processes and threads ------------------------------------------------------------------------------------------
 
 
-def test_threads_and_forks_write_at_once(symbols: SymbolStore, tmp_path: Path, fixtures: Path) -> None:
+def test_threads_and_forks_write_at_once(symbols: SymbolStore, fixtures: Path) -> None:
     """While threads write, the process forks; the children write as well. All is there in the end."""
     symbols.add(some_files(fixtures)[0])
     (table,) = (Path(o["table"]) for o in symbols.add(some_files(fixtures)[0]).objects)

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ from synth.breakpad import SymFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PIE = "linux/x86_64/pie-O2"
 BUILD_ID = bytes.fromhex("bc48c1b54fe222dfd88b9aeb9359ccc0290256c4")
@@ -127,8 +127,8 @@ def test_eight_processes_two_of_them_killed(
         assert entry.problem is None
         assert survivors <= set(entry.tags)
     old = time.time() - 10 * 86_400
-    for path in store.rglob("*"):
-        os.utime(path, (old, old))
+    for file in store.rglob("*"):
+        os.utime(file, (old, old))
     symbols.index.sync()
     assert check(symbols.index) == []
     prune(symbols.index)

@@ -206,10 +206,11 @@ def epilogues(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]] | None:
     """Find the epilogues of functions: (rva, size, key) of each instruction that is one's, None beyond ``most``.
 
-    Function i's code is ``code[offset[i]:][:size[i]]``, at ``rva[i]``, in a section that ``code[low[i]:high[i]]`` holds:
-    where compilers move seldom-used code away, an epilogue may go on in the next fragment. ``pushed``: the registers its prologue pushed
-    as an epilogue pops them, in a key; ``allocated``: the bytes allocated below them, negative where pushes and
-    allocations are mixed. A key is the number of pops to come, and from bit 4 on their registers, four bits each.
+    Function i's code is ``code[offset[i]:][:size[i]]``, at ``rva[i]``. Its section is ``code[low[i]:high[i]]``: where
+    compilers have moved seldom-used code away, an epilogue may go on in the next fragment. ``pushed``: the registers
+    its prologue pushed as an epilogue pops them, in a key; ``allocated``: the bytes allocated below them, negative
+    where pushes and allocations are mixed. A key is the number of pops to come, and from bit 4 on their registers,
+    four bits each.
     """
     out_rva = np.empty(most, np.int64)
     out_size = np.empty(most, np.uint8)

@@ -18,7 +18,8 @@ import numpy as np
 from deadreckon.errors import Malformed
 from deadreckon.model.ids import Arch, DebugId
 from deadreckon.model.tables import RuleTable
-from deadreckon.objects import elf_symbols
+from deadreckon.objects import ehabi, elf_symbols
+from deadreckon.objects.rulemerge import merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ _MACHINES = {3: Arch.X86, 40: Arch.ARM, 62: Arch.X86_64, 183: Arch.ARM64}
 _PT_LOAD, _PT_NOTE, _SHT_NOTE, _SHT_NOBITS = 1, 4, 7, 8
 _NT_GNU_BUILD_ID = 3
 _SHF_ALLOC, _SHF_EXECINSTR = 2, 4
-_STT_OBJECT = 1
+_STT_OBJECT, _STT_FUNC = 1, 2
 _MAX_RVA = 0xFFFF_FFFE
 _MAX_HEADERS = 4096
 _MAX_NOTES = 256
@@ -145,6 +146,8 @@ class ElfTables:
 def read(stream: IO[bytes]) -> ElfTables:
     """Read unwind rules (``.eh_frame``, or ``.debug_frame`` where that says more), code and data ranges.
 
+    Where neither says anything, ``.ARM.exidx`` does.
+
     A damaged section costs what it held. Raises Malformed where there is no way to the sections.
     """
     from elftools.common.exceptions import ELFError  # noqa: PLC0415  (47 ms that a look-up never needs)
@@ -189,6 +192,10 @@ def read(stream: IO[bytes]) -> ElfTables:
         found.text = _text(sections.values(), image_base)
     with costs("symbols"):
         found.objects = _objects(sections, elf, image_base)
+    with costs(".ARM.exidx"):
+        rules, problems = ehabi.read(_exception_tables(sections, elf, found.text, image_base))
+        found.rules = merge(found.rules, rules)
+        found.problems.extend(f".ARM.exidx: {problem}" for problem in problems)
     return found
 
 
@@ -220,15 +227,40 @@ def _text(sections: Iterable[Any], image_base: int) -> NDArray[np.uint32]:
     return np.array(kept, np.uint32).reshape(-1, 2)
 
 
+def _exception_tables(
+    sections: dict[str, Any], elf: Any, text: NDArray[np.uint32], image_base: int
+) -> ehabi.ExceptionTables:
+    index = sections.get(".ARM.exidx")
+    if index is None or index["sh_type"] != "SHT_ARM_EXIDX" or not elf.little_endian:
+        return ehabi.ExceptionTables(b"", 0)
+    data = [
+        (s["sh_addr"], _section_bytes(s, name))
+        for name, s in sections.items()
+        if name.startswith(".ARM.extab") and s["sh_type"] != "SHT_NOBITS"
+    ]
+    starts = [start for start, *_ in _symbols(sections, elf, _STT_FUNC, image_base, mask=1)]
+    return ehabi.ExceptionTables(
+        _section_bytes(index, index.name), index["sh_addr"], data, text, np.array(starts, np.uint32), image_base
+    )
+
+
 def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[elf_symbols.Named]:
+    rows = _symbols(sections, elf, _STT_OBJECT, image_base)
+    return elf_symbols.extents([row for row in rows if row[0] < row[1]], np.zeros((0, 2), np.uint32))
+
+
+def _symbols(
+    sections: dict[str, Any], elf: Any, kind: int, image_base: int, *, mask: int = 0
+) -> list[elf_symbols.Named]:
     table = sections.get(".symtab") or sections.get(".dynsym")
     if table is None or table["sh_type"] == "SHT_NOBITS":
         return []
     names = _section_bytes(elf.get_section(table["sh_link"]), ".strtab")
     order: Literal["<", ">"] = "<" if elf.little_endian else ">"
     data = _section_bytes(table, table.name)
-    rows = elf_symbols.named(data, names, (_STT_OBJECT,), wide=elf.elfclass == 64, order=order, base=image_base)
-    return elf_symbols.extents([row for row in rows if row[0] < row[1]], np.zeros((0, 2), np.uint32))
+    return elf_symbols.named(
+        data, names, (kind,), wide=elf.elfclass == 64, order=order, base=image_base, mask=mask
+    )
 
 
 def _section_bytes(section: Any, name: str) -> bytes:

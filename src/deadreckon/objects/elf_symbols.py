@@ -43,7 +43,7 @@ def named(
     mask: int = 0,
     section: int | None = None,
 ) -> list[Named]:
-    """Return the defined symbols of some types by address; a size of 0 gives an empty range.
+    """Return the defined symbols of some types, sorted by address and size; a size of 0 gives an empty range.
 
     ``data`` and ``names`` are a symbol table and its string table; ``base`` is taken from addresses and ``mask``'s
     bits are cleared in them. With ``section`` only the symbols of the section with that number are returned.
@@ -70,26 +70,22 @@ def named(
 
 
 def extents(symbols: list[Named], limits: NDArray[np.uint32]) -> list[Named]:
-    """Return symbols as ranges that don't overlap, the first by address keeping its ground.
+    """Return symbols, sorted by address and size, as ranges that don't overlap; the first by address keeps its ground.
 
     A symbol without a size ends at the next one, or with the range of ``limits`` (u32[n, 2], sorted) that it is in;
     outside of those it has none.
     """
+    # At one address the symbol with the largest size comes last, and is taken.
+    largest = {start: (end, name) for start, end, name in symbols}
     found: list[Named] = []
     previous_end = 0
-    for i, (start, end, name) in enumerate(symbols):
-        stop = end
-        if start == stop:
+    following_starts = iter([*list(largest)[1:], MAX_RVA])
+    for start, (end, name) in largest.items():
+        following, stop = next(following_starts), end
+        if start == end:
             within = int(np.searchsorted(limits[:, 0], start, side="right")) - 1
-            stop = int(limits[within, 1]) if within >= 0 else start
-            following = next((s for s, *_ in symbols[i + 1 : i + 64] if s > start), stop)
-            stop = min(stop, following)
-        # At one address the symbol with the largest size comes last.
-        if found and found[-1][0] == start and stop > found[-1][1]:
-            found.pop()
-        elif start < previous_end:
-            continue
-        if start < stop:
+            stop = min(int(limits[within, 1]), following) if within >= 0 else start
+        if previous_end <= start < stop:
             found.append((start, stop, name))
             previous_end = stop
     return found

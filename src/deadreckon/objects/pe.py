@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DIRECTORY_EXCEPTION", "Headers", "PeIdentity", "headers", "identify"]
+__all__ = ["DIRECTORY_EXCEPTION", "Headers", "PeIdentity", "Section", "headers", "identify"]
 
 _MACHINES = {
     0x14C: Arch.X86,
@@ -36,18 +36,30 @@ _OPTIONAL_MAGIC = {0x10B: 96, 0x20B: 112}
 DIRECTORY_EXCEPTION = 3
 _DIRECTORY_DEBUG = 6
 _DEBUG_TYPE_CODEVIEW = 2
+_PORTABLE_PDB = 0x504D
 _CNT_CODE, _MEM_EXECUTE = 0x20, 0x2000_0000
 _MAX_SECTIONS = 4096
 _MAX_DEBUG_ENTRIES = 64
 _MAX_NAME = 4096
+_MAX_SECTION_NAME = 64
+
+
+class Section(NamedTuple):
+    """A section: ``size`` bytes in memory at ``address``, ``raw`` bytes in the file at ``offset``."""
+
+    address: int
+    size: int
+    offset: int
+    raw: int
+    flags: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Headers:
     """An image's headers and bytes. Addresses are relative to the image base (RVAs).
 
-    ``sections``: (address, size in memory, offset in the file, size in the file, flags), sorted by address;
-    ``directories``: (address, size) of the data directories that there are.
+    ``sections`` are sorted, ``starts`` their addresses; ``directories``: (address, size) of the data directories.
     """
 
     data: bytes | memoryview
@@ -55,7 +67,7 @@ class Headers:
     timestamp: int
     image_base: int
     image_size: int
-    sections: list[tuple[int, int, int, int, int]]
+    sections: list[Section]
     directories: list[tuple[int, int]]
     starts: list[int]
 
@@ -67,14 +79,15 @@ class Headers:
         """Return the file's bytes at an address, fewer where the section or the file ends before."""
         i = bisect_right(self.starts, address) - 1
         if i >= 0:
-            start, _, offset, raw, _ = self.sections[i]
-            if address < start + raw:
-                begin = offset + address - start
-                return bytes(self.data[begin : begin + min(size, start + raw - address)])
+            section = self.sections[i]
+            inside = address - section.address
+            if inside < section.raw:
+                begin = section.offset + inside
+                return bytes(self.data[begin : begin + min(size, section.raw - inside)])
         return b""
 
     def offsets(self, addresses: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return where addresses lie in the file, and where their sections begin and end there: at 0 if there is none."""
+        """Return where addresses lie in the file, and where their sections begin and end there; 0 for none."""
         table = np.array([s[:4] for s in self.sections] or [(0, 0, 0, 0)], np.int64)
         start, _, offset, raw = table[np.maximum(np.searchsorted(table[:, 0], addresses, side="right") - 1, 0)].T
         inside = (addresses >= start) & (addresses < start + raw) & (offset + addresses - start < len(self.data))
@@ -87,9 +100,9 @@ class Headers:
     def text(self) -> NDArray[np.uint32]:
         """Return start and end of the executable sections, u32[n, 2], sorted."""
         spans = [
-            (address, min(address + max(size, raw), 0xFFFF_FFFE))
-            for address, size, _, raw, flags in self.sections
-            if flags & (_CNT_CODE | _MEM_EXECUTE)
+            (s.address, min(s.address + (s.size or s.raw), 0xFFFF_FFFE))
+            for s in self.sections
+            if s.flags & (_CNT_CODE | _MEM_EXECUTE)
         ]
         return np.array([s for s in spans if s[0] < s[1]], np.uint32).reshape(-1, 2)
 
@@ -100,7 +113,9 @@ def headers(data: bytes | memoryview) -> Headers:
         at = struct.unpack_from("<I", data, 0x3C)[0]
         if bytes(data[at : at + 4]) != b"PE\0\0":
             raise Malformed("PE signature", offset=at, expected="PE\\0\\0", got=bytes(data[at : at + 4]))
-        machine, count, timestamp, _, _, optional_size, _ = struct.unpack_from("<HHIIIHH", data, at + 4)
+        machine, count, timestamp, symbols, number_of_symbols, optional_size, _ = struct.unpack_from(
+            "<HHIIIHH", data, at + 4
+        )
         optional = at + 24
         magic = struct.unpack_from("<H", data, optional)[0]
         directories = optional + _OPTIONAL_MAGIC.get(magic, optional_size)
@@ -109,15 +124,28 @@ def headers(data: bytes | memoryview) -> Headers:
         base = struct.unpack_from("<I", data, optional + 28)[0] if magic == 0x10B else base
         image_size = struct.unpack_from("<I", data, optional + 56)[0]
         rows = [
-            struct.unpack_from("<8xIIIIIIHHI", data, optional + optional_size + 40 * i)
+            struct.unpack_from("<8sIIIIIIHHI", data, optional + optional_size + 40 * i)
             for i in range(min(count, _MAX_SECTIONS))
         ]
         entries = [struct.unpack_from("<II", data, directories + 8 * i) for i in range(min(number, 16))]
     except struct.error as e:
         raise Malformed("PE headers", offset=0, expected="headers within the file", got=f"{len(data)} bytes") from e
-    sections = sorted((address, size, offset, raw, flags) for size, address, raw, offset, *_, flags in rows)
+    strings = symbols + 18 * number_of_symbols if symbols else len(data)
+    sections = sorted(
+        Section(address, size, offset, raw, flags, _name(data, strings, name))
+        for name, size, address, raw, offset, *_, flags in rows
+    )
     arch = _MACHINES.get(machine, Arch.UNKNOWN)
-    return Headers(data, arch, timestamp, base, image_size, sections, entries, [s[0] for s in sections])
+    return Headers(data, arch, timestamp, base, image_size, sections, entries, [s.address for s in sections])
+
+
+def _name(data: bytes | memoryview, strings: int, field: bytes) -> str:
+    """Return a section's name; GNU's and LLVM's tools put longer ones into the string table, as ``/offset``."""
+    name = field.rstrip(b"\0")
+    if name[:1] == b"/" and name[1:].isdigit():
+        at = strings + int(name[1:])
+        name = bytes(data[at : at + _MAX_SECTION_NAME]).split(b"\0", 1)[0] or name
+    return name.decode("ascii", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +168,28 @@ def identify(data: bytes | memoryview) -> PeIdentity:
 
 
 def _codeview(image: Headers) -> Iterator[tuple[DebugId | None, str]]:
-    """Yield id and path of each CodeView record: RSDS has a GUID, its predecessor NB10 a time stamp in its place."""
+    """Yield id and path of each CodeView record: RSDS has a GUID, its predecessor NB10 a time stamp in its place.
+
+    A Portable PDB's id ends in the directory entry's stamp, as the file itself has it, and not in the record's age
+    (.NET's "PE/COFF Specification Addendum").
+    """
     address, size = image.directory(_DIRECTORY_DEBUG)
     table = image.at(address, min(size, 28 * _MAX_DEBUG_ENTRIES))
     for at in range(0, len(table) - 27, 28):
-        kind, length, where, offset = struct.unpack_from("<4I", table, at + 12)
+        stamp, _, minor, kind, length, where, offset = struct.unpack_from("<IHHIIII", table, at + 4)
         if kind != _DEBUG_TYPE_CODEVIEW:
             continue
         length = min(length, 24 + _MAX_NAME)
         record = bytes(image.data[offset : offset + length]) if offset else image.at(where, length)
         if record[:4] == b"RSDS" and len(record) >= 24:
-            guid, age, name = record[4:20], record[20:24], record[24:]
+            guid, age, name = record[4:20], int.from_bytes(record[20:24], "little"), record[24:]
+            age = stamp if minor == _PORTABLE_PDB else age
         elif record[:4] == b"NB10" and len(record) >= 16:
-            guid, age, name = record[8:12].ljust(16, b"\0"), record[12:16], record[16:]
+            guid, age, name = record[8:12].ljust(16, b"\0"), int.from_bytes(record[12:16], "little"), record[16:]
         else:
             continue
         try:
-            debug_id: DebugId | None = DebugId.from_guid(guid, int.from_bytes(age, "little"))
+            debug_id: DebugId | None = DebugId.from_guid(guid, age)
         except ValueError:
             debug_id = None
         yield debug_id, name.split(b"\0", 1)[0].decode("utf-8", "replace")

@@ -107,8 +107,8 @@ def _look(
     most = int(size[seen].sum()) // 8 + 4096
     code = np.frombuffer(image.data, np.uint8)
     of = record[seen]
-    columns = [c[seen] for c in (offset, size, low, high, start)]
-    rows = epilogues(code, *columns, pushed[of], allocated[of], most)
+    offset, size, low, high, start = (column[seen] for column in (offset, size, low, high, start))
+    rows = epilogues(code, offset, size, low, high, start, pushed[of], allocated[of], most)
     if rows is None:
         work.lost(LimitExceeded("instructions of epilogues", most))
         return

@@ -2,7 +2,8 @@
 
 Source: Microsoft "PE Format" (``.pdata``), "x64 exception handling", "ARM64 exception handling". What records say is
 read by pe_amd64 and pe_arm64. The layers, each over the one before it: executable sections (code without an entry is
-a leaf function's), functions (a row a prologue step), epilogues.
+a leaf function's), functions (a row a prologue step), epilogues. For x86 there is no such table; GNU's tools describe
+that code in DWARF.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["PeRules", "read"]
 
 _MAX_FUNCTIONS = 1 << 22
+_FRAMES = (".eh_frame", ".eh_fram", ".debug_frame")
+"""The second is the first cut to the length of its field: strip takes the table of longer names away."""
 
 _BY_ARCH: dict[Arch, tuple[int, Callable[[pe.Headers, NDArray[np.int64], TableBuilder], None]]] = {
     Arch.X86_64: (3, pe_amd64.lower),
@@ -43,12 +46,14 @@ class PeRules:
 
 
 def read(data: bytes | memoryview) -> PeRules:
-    """Lower an image's unwind information; there is none for CPUs other than x86-64 and ARM64.
+    """Lower an image's unwind information: x86-64's and ARM64's, and x86's where it is in DWARF.
 
     A function whose record is damaged has no rule, which costs it and no other one. Raises Malformed where the
     headers can't be read.
     """
     image = pe.headers(data)
+    if image.arch is Arch.X86:
+        return PeRules(_frames(image))
     address, size = image.directory(pe.DIRECTORY_EXCEPTION)
     if image.arch not in _BY_ARCH or not size:
         return PeRules()
@@ -62,3 +67,23 @@ def read(data: bytes | memoryview) -> PeRules:
         work.lost(Malformed(".pdata", offset=address, expected=f"at most {_MAX_FUNCTIONS} entries", got=len(rows)))
     lower(image, rows[:_MAX_FUNCTIONS].astype(np.int64), work)
     return PeRules(work.finish(image.text()), work.problems())
+
+
+def _frames(image: pe.Headers) -> RuleTable:
+    """Lower ``.eh_frame``, or ``.debug_frame`` where that says more."""
+    from deadreckon.kernels.cfi import rules_from_frames  # noqa: PLC0415  (numba, where there is something to lower)
+
+    found = RuleTable.empty()
+    named = {section.name: section for section in image.sections}
+    for name in _FRAMES:
+        if name in named:
+            section = named[name]
+            rules = rules_from_frames(
+                np.frombuffer(image.at(section.address, min(section.size, section.raw)), np.uint8),
+                is_eh=name.startswith(".eh"),
+                section_addr=image.image_base + section.address,
+                image_base=image.image_base,
+                pointer_size=4,
+            )
+            found = max(found, rules, key=lambda table: len(table.rva))
+    return found

@@ -350,13 +350,14 @@ def _tunnel(stream: _Stream, origin: _Origin, headers: Mapping[str, str]) -> Non
         stream.sendall("\r\n".join([*lines, "", ""]).encode())
         with http.client.HTTPResponse(stream, method="CONNECT") as response:  # type: ignore[arg-type]
             response.begin()
-            if response.status != 200:
-                raise Unreachable(f"proxy: HTTP {response.status}")
     except BaseException as e:
         stream.close()
         if isinstance(e, OSError | http.client.HTTPException):
             raise Transient(f"proxy: {_reason(e)}") from e
         raise
+    if response.status != 200:
+        stream.close()
+        raise Unreachable(f"proxy: HTTP {response.status}")
 
 
 def _check_proxied(origin: _Origin) -> None:

@@ -107,9 +107,9 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 out = inflate.decompress(data, BLOCK)
                 if out:
                     yield out
+                # Output that had no room is never the last: the checksum after it isn't taken before.
                 data = inflate.unused_data or inflate.unconsumed_tail
-                # With all input taken there may still be output that had no room.
-                if not data and len(out) < BLOCK:
+                if not data:
                     break
     except zlib.error as e:
         raise Refused(f"content encoding gzip: {e}") from e

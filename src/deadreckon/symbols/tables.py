@@ -30,8 +30,10 @@ from deadreckon.objects import (
     macho_code,
     pdb_code,
     pe_code,
+    pe_unwind,
     symcache,
 )
+from deadreckon.objects.rulemerge import merge
 from deadreckon.symbols import adjust, companions
 from deadreckon.symbols.adjust import BASE_FUNCTIONS
 from deadreckon.symbols.tablefile import write_table
@@ -172,6 +174,11 @@ class _Work:
     def _cfi(self) -> RuleTable:
         if self.info["format"] == "breakpad":
             return breakpad.read_rules(Path(self.path).read_bytes())
+        if self.info["format"] == "pe":
+            with _viewed(self.path) as data:
+                image = pe_unwind.read(data)
+            self.problems.extend(f"unwind information: {problem}" for problem in image.problems)
+            return image.rules
         if "unwind" not in self.obj.features:
             return RuleTable.empty()
         with self.obj.make_cficache().open_stream() as stream:
@@ -233,9 +240,8 @@ class _Work:
             self.sym = adjust.combined(inner, self.sym)
         else:
             self.sym = adjust.combined(self.sym, inner)
-        rules = elf.read(io.BytesIO(data)).rules
-        if len(rules.rva) > len(self.rules.rva):
-            self.rules = rules
+        # On 32-bit ARM it holds .debug_frame, which knows more than the file's own .ARM.exidx.
+        self.rules = merge(elf.read(io.BytesIO(data)).rules, self.rules)
 
     def add_macho(self, _: Exception | None) -> bool:
         """Add ends of symbols, and the names that bitcode hid."""

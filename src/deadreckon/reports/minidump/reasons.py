@@ -1,6 +1,6 @@
 """Names for why a process stopped: exception codes and what qualifies them, per operating system.
 
-Sources: ``winnt.h``, ``ntstatus.h``; Linux ``asm-generic/siginfo.h`` and ``signal.h``; XNU ``mach/exception_types.h``,
+Sources: ``winnt.h``, ``ntstatus.h``; XNU ``mach/exception_types.h``,
 ``mach/i386/exception.h``, ``mach/arm/exception.h``, ``mach/kern_return.h``, ``kern/exc_resource.h``,
 ``kern/exc_guard.h``; Breakpad ``minidump_exception_*.h``; Crashpad ``util/misc/capture_context.h`` and its simulated
 exceptions. How the fields are used follows rust-minidump's ``CrashReason``.
@@ -8,37 +8,15 @@ exceptions. How the fields are used follows rust-minidump's ``CrashReason``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from deadreckon.model.ids import Arch
+from deadreckon.reports.reasons import DUMP_REQUESTED, Reason, names, signal_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["DUMP_REQUESTED", "Reason", "reason"]
-
-DUMP_REQUESTED = "DUMP_REQUESTED"
-"""Type of an exception that is none: the program asked for a dump and went on."""
-
-
-def _names(text: str, first: int = 1) -> dict[int, str]:
-    """Give the words of a text their numbers: a table of names without gaps."""
-    return dict(enumerate(text.split(), first))
-
-
-class Reason(NamedTuple):
-    """Why a process stopped: ``type`` (SIGSEGV), what qualifies it (SEGV_MAPERR), and the address it was about."""
-
-    type: str
-    detail: str = ""
-    address: int | None = None
-
-    @property
-    def value(self) -> str:
-        """Detail and address as one short text."""
-        where = "" if self.address is None else f"at {self.address:#x}"
-        return f"{self.detail} {where}".strip()
-
 
 # No exception at all; MD_EXCEPTION_CODE_LIN_DUMP_REQUESTED and Crashpad's signal -1; Crashpad's kMachExceptionSimulated
 # ("CPsx"); Crashpad's and Breakpad's simulated exception on Windows.
@@ -57,7 +35,7 @@ def reason(os_name: str | None, arch: Arch, code: int, flags: int, address: int,
         return _windows(code, address, information)
     if os_name in {"macOS", "iOS"}:
         return _mach(arch, code, flags, address)
-    return _signal(code, flags, address)
+    return signal_reason(code, flags, address)
 
 
 _ACCESS_KINDS = {0: "READ", 1: "WRITE", 8: "EXEC"}
@@ -106,14 +84,14 @@ _WINDOWS = {
 }
 
 # FAST_FAIL_*, the first argument of __fastfail.
-_FAST_FAIL = _names(
+_FAST_FAIL = names(
     """
     LEGACY_GS_VIOLATION VTGUARD_CHECK_FAILURE STACK_COOKIE_CHECK_FAILURE CORRUPT_LIST_ENTRY INCORRECT_STACK INVALID_ARG
     GS_COOKIE_INIT FATAL_APP_EXIT RANGE_CHECK_FAILURE UNSAFE_REGISTRY_ACCESS GUARD_ICALL_CHECK_FAILURE
     GUARD_WRITE_CHECK_FAILURE INVALID_FIBER_SWITCH INVALID_SET_OF_CONTEXT INVALID_REFERENCE_COUNT
     """,
     0,
-) | _names(
+) | names(
     """
     INVALID_JUMP_BUFFER MRDATA_MODIFIED CERTIFICATION_FAILURE INVALID_EXCEPTION_CHAIN CRYPTO_LIBRARY
     INVALID_CALL_IN_DLL_CALLOUT INVALID_IMAGE_BASE DLOAD_PROTECTION_FAILURE UNSAFE_EXTENSION_CALL
@@ -162,54 +140,7 @@ def _windows_name(code: int) -> str:
     return f"{code:#010x}"
 
 
-_SIGNALS = _names(
-    """
-    SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM
-    SIGSTKFLT SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO
-    SIGPWR SIGSYS
-    """,
-)
-_SI_CODES = {
-    "SIGILL": _names("ILL_ILLOPC ILL_ILLOPN ILL_ILLADR ILL_ILLTRP ILL_PRVOPC ILL_PRVREG ILL_COPROC ILL_BADSTK"),
-    "SIGFPE": _names("FPE_INTDIV FPE_INTOVF FPE_FLTDIV FPE_FLTOVF FPE_FLTUND FPE_FLTRES FPE_FLTINV FPE_FLTSUB"),
-    "SIGSEGV": _names(
-        """
-        SEGV_MAPERR SEGV_ACCERR SEGV_BNDERR SEGV_PKUERR SEGV_ACCADI SEGV_ADIDERR SEGV_ADIPERR SEGV_MTEAERR SEGV_MTESERR
-        SEGV_CPERR
-        """,
-    ),
-    "SIGBUS": _names("BUS_ADRALN BUS_ADRERR BUS_OBJERR BUS_MCEERR_AR BUS_MCEERR_AO"),
-    "SIGTRAP": _names("TRAP_BRKPT TRAP_TRACE TRAP_BRANCH TRAP_HWBKPT TRAP_UNK TRAP_PERF"),
-    "SIGSYS": _names("SYS_SECCOMP SYS_USER_DISPATCH"),
-}
-_SI_GENERAL = {
-    0x80: "SI_KERNEL",
-    -1: "SI_QUEUE",
-    -2: "SI_TIMER",
-    -3: "SI_MESGQ",
-    -4: "SI_ASYNCIO",
-    -5: "SI_SIGIO",
-    -6: "SI_TKILL",
-    -7: "SI_DETHREAD",
-    -60: "SI_ASYNCNL",
-}
-_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP"})
-
-
-def _signal(code: int, flags: int, address: int) -> Reason:
-    """Name a Linux or Android signal: ``code`` is si_signo, ``flags`` si_code, ``address`` si_addr."""
-    name = _SIGNALS.get(code, f"{code:#010x}")
-    si_code = flags - (1 << 32) if flags >> 31 else flags
-    detail = _SI_CODES.get(name, {}).get(si_code) or _SI_GENERAL.get(si_code, "")
-    # Zero would be SI_USER, but older Breakpad writers leave it 0 whatever happened: linux_null_read_av.dmp.
-    if not detail and si_code:
-        detail = f"si_code {si_code}"
-    # Other signals have the sender's pid and uid where these have si_addr: linux_raise_sigabrt.dmp says
-    # 0x4d14400005be6. So has any signal that a process sent (si_code below 0).
-    return Reason(name, detail, address if name in _FAULTS and si_code >= 0 else None)
-
-
-_MACH = _names(
+_MACH = names(
     """
     EXC_BAD_ACCESS EXC_BAD_INSTRUCTION EXC_ARITHMETIC EXC_EMULATION EXC_SOFTWARE EXC_BREAKPOINT EXC_SYSCALL
     EXC_MACH_SYSCALL EXC_RPC_ALERT EXC_CRASH EXC_RESOURCE EXC_GUARD EXC_CORPSE_NOTIFY
@@ -242,7 +173,7 @@ _MACH_CODES_X86 = {
         13: "EXC_I386_GPFLT",
         17: "EXC_I386_ALIGNFLT",
     },
-    "EXC_ARITHMETIC": _names(
+    "EXC_ARITHMETIC": names(
         """
         EXC_I386_DIV EXC_I386_INTO EXC_I386_NOEXT EXC_I386_EXTOVR EXC_I386_EXTERR EXC_I386_EMERR EXC_I386_BOUND
         EXC_I386_SSEEXTERR
@@ -259,14 +190,14 @@ _MACH_CODES_ARM = {
         0x105: "EXC_ARM_PAC_FAIL",
     },
     "EXC_BAD_INSTRUCTION": {1: "EXC_ARM_UNDEFINED"},
-    "EXC_ARITHMETIC": _names(
+    "EXC_ARITHMETIC": names(
         "EXC_ARM_FP_UNDEFINED EXC_ARM_FP_IO EXC_ARM_FP_DZ EXC_ARM_FP_OF EXC_ARM_FP_UF EXC_ARM_FP_IX EXC_ARM_FP_ID", 0
     ),
     "EXC_BREAKPOINT": {1: "EXC_ARM_BREAKPOINT", 0x101: "EXC_ARM_DA_ALIGN", 0x102: "EXC_ARM_DA_DEBUG"},
 }
-_MACH_RESOURCES = _names("RESOURCE_TYPE_CPU RESOURCE_TYPE_WAKEUPS RESOURCE_TYPE_MEMORY RESOURCE_TYPE_IO")
-_MACH_GUARDS = _names("GUARD_TYPE_MACH_PORT GUARD_TYPE_FD GUARD_TYPE_USER GUARD_TYPE_VN GUARD_TYPE_VIRT_MEMORY")
-_DARWIN_SIGNALS = _names(
+_MACH_RESOURCES = names("RESOURCE_TYPE_CPU RESOURCE_TYPE_WAKEUPS RESOURCE_TYPE_MEMORY RESOURCE_TYPE_IO")
+_MACH_GUARDS = names("GUARD_TYPE_MACH_PORT GUARD_TYPE_FD GUARD_TYPE_USER GUARD_TYPE_VN GUARD_TYPE_VIRT_MEMORY")
+_DARWIN_SIGNALS = names(
     """
     SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGEMT SIGFPE SIGKILL SIGBUS SIGSEGV SIGSYS SIGPIPE SIGALRM SIGTERM
     """,
