@@ -88,11 +88,11 @@ def read(tables: ExceptionTables) -> tuple[RuleTable, list[str]]:
         word = f"{words[first, 0]:#x}"
         problems["index"] = str(Malformed(".ARM.exidx", offset=8 * first, expected="an offset of 31 bits", got=word))
     builder = RuleBuilder()
-    rule = _rules(tables, words[:, 1], place + 4, builder, problems)
+    rule, plain = _rules(tables, words[:, 1], place + 4, builder, problems)
     # Bit 0 says Thumb, where a relocation was written against a function's symbol.
     start = (place + _prel31(words[:, 0]) & 0xFFFF_FFFE) - tables.base
     rule = np.where(damaged, NO_RULE, rule)
-    rows = _rows(start, rule, tables, entry=builder.rule((_SP, 0), (), ra=_LR), without_entry=builder.flagged(SIGNAL_FRAME))
+    rows = _rows(start, rule, plain & ~damaged, tables, builder.rule((_SP, 0), (), ra=_LR))
     return builder.table(*rows), list(problems.values())[:_MAX_KINDS]
 
 
@@ -108,13 +108,14 @@ def _rules(
     place: NDArray[np.int64],
     builder: RuleBuilder,
     problems: dict[str, str],
-) -> NDArray[np.int64]:
-    """Return the rule of each entry from its second word, which is at ``place``."""
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the rule of each entry from its second word, which is at ``place``, and whether it is a function's."""
     targets = np.where(words < _INLINE, (place + _prel31(words) & 0xFFFF_FFFF) + _POINTER, words.astype(np.int64))
     targets[words == _CANTUNWIND] = _CANTUNWIND
     distinct, which = np.unique(targets, return_inverse=True)
     found = np.full(len(distinct), NO_RULE, np.int64)
-    known: dict[bytes, int] = {}
+    plain = np.zeros(len(distinct), np.bool_)
+    known: dict[bytes, tuple[int, bool]] = {}
     for i, target in enumerate(distinct.tolist()):
         if i >= _MAX_DISTINCT:
             problems["distinct"] = str(LimitExceeded("distinct entries of .ARM.exidx", _MAX_DISTINCT, len(distinct)))
@@ -126,11 +127,10 @@ def _rules(
         except Malformed as e:
             problems.setdefault(e.what, str(e))
             continue
-        rule = known.get(codes)
-        if rule is None:
-            rule = known[codes] = _lower(codes, builder)
-        found[i] = rule
-    return found[which]
+        if codes not in known:
+            known[codes] = _lower(codes, builder)
+        found[i], plain[i] = known[codes]
+    return found[which], plain[which]
 
 
 def _inline(word: int) -> bytes:
@@ -277,40 +277,42 @@ def _coprocessor(code: int, operand: int | None) -> tuple[int, int]:
     return 0, 0
 
 
-def _lower(codes: bytes, builder: RuleBuilder) -> int:
+def _lower(codes: bytes, builder: RuleBuilder) -> tuple[int, bool]:
+    """Return the rule of a sequence, and whether it is a function's, which has a first instruction to be called at."""
     result = unwound(codes)
-    return NO_RULE if result is None else _rule(result, builder)
-
-
-def _rule(result: Unwound, builder: RuleBuilder) -> int:
+    if result is None:
+        return NO_RULE, False
     vsp, saved = result
-    # The trampoline that a signal handler returns to describes the whole context on its stack (Android's __restore).
-    flags = SIGNAL_FRAME if len(saved) == 15 and _SP not in saved else 0
     entries: Iterable[tuple[int, int, int | bytes]] = (
         (r, REG_OFFSET, place.offset - vsp.offset) if place.base == vsp.base else (r, REG_EXPR, place.code())
         for r, place in saved.items()
     )
     cfa = (vsp.base, vsp.offset) if isinstance(vsp.base, int) else vsp.code()
+    # The trampoline that a signal handler returns to describes the whole context on its stack (Android's __restore).
+    trampoline = len(saved) == 15 and _SP not in saved
     # Without a rule of its own the return address is still in lr ("finish" copies r14 to r15).
-    return builder.rule(cfa, entries, ra=_PC if _PC in saved else _LR, flags=flags)
+    rule = builder.rule(cfa, entries, ra=_PC if _PC in saved else _LR, flags=SIGNAL_FRAME if trampoline else 0)
+    return rule, rule != NO_RULE and not trampoline
 
 
 def _rows(
-    start: NDArray[np.int64], rule: NDArray[np.int64], tables: ExceptionTables, *, entry: int, without_entry: list[int]
+    start: NDArray[np.int64],
+    rule: NDArray[np.int64],
+    plain: NDArray[np.bool_],
+    tables: ExceptionTables,
+    entry: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows: a function reaches up to the next one, or to the end of its section."""
     order = np.argsort(start, kind="stable")
-    start, rule = start[order], rule[order]
+    start, rule, plain = start[order], rule[order], plain[order]
     text = tables.text.astype(np.int64)
     which = np.searchsorted(text[:, 0], start, side="right") - 1
     end = np.append(text[:, 1], 0)[which]
-    real = (which >= 0) & (start < end) & np.append(start[1:] != start[:-1], True)[: len(start)]
-    start, rule, end = start[real], rule[real], end[real]
+    real = (which >= 0) & (start < end) & np.append(True, start[1:] != start[:-1])[: len(start)]
+    start, rule, plain, end = start[real], rule[real], plain[real], end[real]
     none = np.zeros(0, np.int64)
     rva, rows = overlay(none, none, Spans(start, end, rule))
     first = np.unique(np.concatenate([start, tables.starts.astype(np.int64)]))
-    covered = np.searchsorted(start, first, side="right") - 1
-    rule = np.append(rule, NO_RULE)[covered]
-    kept = (covered >= 0) & (first < np.append(end, 0)[covered]) & ~np.isin(rule, [NO_RULE, *without_entry])
-    first = first[kept]
+    covering = np.searchsorted(start, first, side="right") - 1
+    first = first[(covering >= 0) & (first < np.append(end, 0)[covering]) & np.append(plain, False)[covering]]
     return overlay(rva, rows, Spans(first, first + 1, np.full(len(first), entry)))
