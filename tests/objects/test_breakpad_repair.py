@@ -56,7 +56,7 @@ records = st.one_of(
 
 @given(st.lists(records, max_size=30), st.sampled_from(["\n", "\r\n"]))
 def test_what_is_good_is_kept_byte_by_byte(lines: list[str], end: str) -> None:
-    data = end.join([MODULE, *lines, ""]).encode()
+    data = end.join([MODULE, "FUNC 0 0 0", *lines, ""]).encode()
     out = bytearray()
     assert repair(data, out.extend) == []
     assert bytes(out) == data
@@ -100,6 +100,13 @@ def test_a_dropped_function_takes_its_lines_with_it() -> None:
     )  # fmt: skip
     assert lines == ["FUNC 1000 20 0 f", "1000 20 5 0", "PUBLIC 3000 0 h", "FUNC 4000 20 0 i", "4000 20 7 0"]
     assert len(problems) == 1
+
+
+def test_lines_of_no_function() -> None:
+    """Breakpad's module4_bad.out has nothing else; other readers find it in order."""
+    lines, problems = repaired("FILE 1 a.c", "1000 4 44 1", "1004 4 45 1")
+    assert lines == ["FILE 1 a.c", "1000 4 44 1", "1004 4 45 1"]
+    assert problems == ["line 3: lines that belong to no FUNC"]
 
 
 def test_the_last_function_dropped() -> None:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from deadreckon.model.tables import RuleTable
     from oracle.expression import Read
 
-_MASK = (1 << 64) - 1
-
 
 def index_at(table: RuleTable, rva: int) -> int | None:
     """Return the index of the rule at an address, None where there is none."""
@@ -26,7 +24,7 @@ def index_at(table: RuleTable, rva: int) -> int | None:
 
 
 def apply(
-    table: RuleTable, rva: int, registers: Mapping[int, int], read: Read, *, pc: int, sp: int
+    table: RuleTable, rva: int, registers: Mapping[int, int], read: Read, *, pc: int, sp: int, word: int = 8
 ) -> dict[int, int] | None:
     """Return the caller's registers at an address, None where the rule can't tell or where there is none.
 
@@ -37,6 +35,7 @@ def apply(
         return None
     kind, register, value, flags, first, count = table.rules[index].tolist()
     code = table.expr.tobytes()
+    mask = (1 << 8 * word) - 1
 
     def block(at: int, cfa: int | None) -> int | None:
         length = shift = 0
@@ -45,22 +44,22 @@ def apply(
             shift += 7
             at += 1
         length |= code[at] << shift
-        return evaluate(code[at + 1 :][:length], word=8, registers=registers, cfa=cfa, read=read)
+        return evaluate(code[at + 1 :][:length], word=word, registers=registers, cfa=cfa, read=read)
 
     cfa = block(value, None) if kind == tables.CFA_EXPR else registers[register] + value
     if cfa is None:
         return None
     caller = dict(registers)
-    caller[sp] = cfa & _MASK
+    caller[sp] = cfa & mask
     for number, what, offset in table.saved[first : first + count].tolist():
         found: int | None = None
         if what == tables.REG_OFFSET:
-            found = read(cfa + offset & _MASK, 8)
+            found = read(cfa + offset & mask, word)
         elif what == tables.REG_REGISTER:
             found = registers.get(offset)
         elif what == tables.REG_EXPR:
             at = block(offset, cfa)
-            found = None if at is None else read(at, 8)
+            found = None if at is None else read(at, word)
         else:
             assert what == tables.REG_UNDEFINED
         caller.pop(number, None)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +32,26 @@ def symbols(store: Path, shared_builder: Builder) -> SymbolStore:
     assert symbols.root == store
     symbols._started = shared_builder
     return symbols
+
+
+_ENDLESS = """
+import sys, time
+from deadreckon.symbols import builder, tables
+build = tables.build
+def endless(path, output, *, rules=True):
+    return time.sleep(1000) if rules else build(path, output, rules=False)
+tables.build = endless
+builder._serve(int(sys.argv[3]), float(sys.argv[4]))
+"""
+
+
+@pytest.fixture
+def endless_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let unwind information take for ever in the builder's child, as in files that symbolic never returned from."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(_ENDLESS)} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
 
 
 @pytest.fixture

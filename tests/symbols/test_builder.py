@@ -14,7 +14,6 @@ from deadreckon.symbols import tables
 from deadreckon.symbols.builder import Builder
 from deadreckon.symbols.tablefile import open_table
 from synth.elf import COMPRESSED, Elf, Section
-from synth.pe import looping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,24 +85,22 @@ def test_names_of_any_bytes(builder: Builder, library: str, tmp_path: Path) -> N
     assert builder.identify(library)
 
 
+@pytest.mark.usefixtures("endless_rules")
 def test_endless_unwind_information_costs_itself(tmp_path: Path, library: str) -> None:
-    """The CFI cache of such a file never comes back from symbolic 13.9."""
-    path = tmp_path / "loop.exe"
-    path.write_bytes(looping())
     builder = Builder(seconds=2, max_bytes=4 * GiB)
-    (found,) = builder.build(str(path), str(tmp_path / "loop"))
-    assert found["debug_id"] == "04030201-0605-0807-090a-0b0c0d0e0f10-1"
-    assert found["problems"] == [f"unwind information: {path}: limit symbols.build_seconds is 2"]
-    assert len(open_table(tmp_path / found["table"]).rules.rva) == 0
+    (found,) = builder.build(library, str(tmp_path / "x"))
+    assert found["problems"] == [f"unwind information: {library}: limit symbols.build_seconds is 2"]
+    assert len(open_table(tmp_path / found["table"]).sym.range_start) > 0
     assert builder.identify(library)
     builder.close()
 
 
 @pytest.mark.corpus
-def test_endless_unwind_information_as_found(corpus: Path, tmp_path: Path) -> None:
-    builder = Builder(seconds=2, max_bytes=4 * GiB)
+def test_chained_unwind_information_as_found(corpus: Path, tmp_path: Path) -> None:
+    """From the CFI cache of this file symbolic 13.9 never returns; our own reader says what is wrong with it."""
+    builder = Builder(seconds=20, max_bytes=4 * GiB)
     (found,) = builder.build(str(corpus / "native/symbolic/fixtures/windows/cfi_chained_loop.exe"), str(tmp_path / "x"))
-    assert "symbols.build_seconds" in found["problems"][0]
+    assert "UNWIND_INFO chain" in found["problems"][0]
     builder.close()
 
 

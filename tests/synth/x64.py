@@ -129,7 +129,7 @@ class Function:
             self.registers[RSP] -= grow
         self.run(b"\x0f\x1f\x00")  # nop
 
-    def leave(self, jump: bytes | None = None) -> None:
+    def leave(self, end: bytes = b"\xc3") -> None:
         """Undo the prologue and return, or jump away."""
         before = dict(self.registers)
         for register, where in self.saved.items():
@@ -158,7 +158,7 @@ class Function:
             self.run(bytes([0x41, 0x58 + register - 8] if register >= 8 else [0x58 + register]))
             self.registers[register] = self.memory[self.registers[RSP]]
             self.registers[RSP] += 8
-        self.run(jump or b"\xc3")
+        self.run(end)
         self.epilogues.append((start, len(self.code)))
         self.registers = before
 
@@ -170,8 +170,18 @@ class Function:
         return head + codes + b"\0\0" * (len(codes) // 2 % 2) + tail
 
 
-def random_function(rng: Random, *, jumps: bool = True) -> Function:
-    """Return a function of the usual forms, with one epilogue or several."""
+RETURNS = (b"\xc3", b"\xf3\xc3", b"\xc2\0\0", b"\xf2\xc3")
+JUMPS = tuple(
+    bytes.fromhex(code)
+    for code in (
+        *("e900001000", "eb70", "ff2500000000", "48ff2500000000", "48ffe0", "ff6008", "48ffa000010000"),
+        *("48ff2424", "f2e900001000", "41ffe3"),
+    )
+)
+
+
+def random_function(rng: Random, ends: tuple[bytes, ...] = RETURNS + JUMPS) -> Function:
+    """Return a function of the usual forms, with one epilogue or several, which end as they are told."""
     function = Function(rng)
     pushes = rng.sample(NONVOLATILE, rng.randrange(len(NONVOLATILE)))
     for register in pushes:
@@ -198,16 +208,6 @@ def random_function(rng: Random, *, jumps: bool = True) -> Function:
         function.save_vector(rng.randrange(6, 16), 16 * rng.randrange(4))
     function.body(grow=4096 if frame and rng.random() < 0.5 else 0)
     for _ in range(rng.randrange(1, 4)):
-        function.leave(rng.choice(JUMPS) if jumps and rng.random() < 0.4 else rng.choice(RETURNS))
+        function.leave(rng.choice(ends))
         function.body()
     return function
-
-
-RETURNS = (b"\xc3", b"\xf3\xc3", b"\xc2\0\0", b"\xf2\xc3")
-JUMPS = tuple(
-    bytes.fromhex(code)
-    for code in (
-        *("e900001000", "eb70", "ff2500000000", "48ff2500000000", "48ffe0", "ff6008", "48ffa000010000"),
-        *("48ff2424", "f2e900001000", "41ffe3"),
-    )
-)

@@ -178,5 +178,7 @@ class RawCrash:
     unloaded_modules: list[Module] = field(default_factory=list)
     memory: MemoryMap = field(default_factory=MemoryMap.empty)
     regions: Regions | None = None
+    address_mask: int | None = None
+    """Bits of a code address that are no pointer-authentication code, where the report says so."""
     attributes: dict[str, str] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)

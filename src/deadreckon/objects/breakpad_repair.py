@@ -42,6 +42,7 @@ _GOOD = re.compile(_RECORD)
 _ODD = re.compile(rb"^(?!%b$).*+$" % _RECORD, re.MULTILINE)
 _ODD_OR_ORIGIN = re.compile(rb"^(?!(?!INLINE_ORIGIN )%b$).*+$" % _RECORD, re.MULTILINE)
 _HEAD = re.compile(rb"^(?:FUNC|PUBLIC|FILE|INFO|STACK|MODULE|INLINE_ORIGIN)\b", re.MULTILINE)
+_FUNC = re.compile(rb"^FUNC ", re.MULTILINE)
 _LINE = re.compile(rb"^(%b) +(%b) +-?%b +(%b) *\r?$" % (_HEX, _HEX, _DEC, _DEC), re.MULTILINE)
 _INLINE = re.compile(rb"^INLINE +%b.*$" % _DEC, re.MULTILINE)
 _OLD_INLINE = re.compile(rb"INLINE +(%b) +(%b) +(%b)((?: +%b +%b)+) *" % (_DEC, _DEC, _DEC, _HEX, _HEX))
@@ -93,6 +94,9 @@ def repair(data: bytes | mmap.mmap, write: Callable[[bytes | memoryview], object
     old = first is not None and len(first[0].split()) % 2 == 0
     origins = {m[1]: m[2] for m in _OLD_ORIGIN.finditer(data)} if old else {}
     calls = _Calls(data, origins)
+    owner = _FUNC.search(data)
+    if orphan := _LINE.search(data, 0, owner.start() if owner else len(data)):
+        problems.add(orphan.start(), "lines that belong to no FUNC")
     written = 0
     with memoryview(data) as view:
         for odd in (_ODD_OR_ORIGIN if old else _ODD).finditer(data):

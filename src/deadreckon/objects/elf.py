@@ -258,9 +258,7 @@ def _symbols(
     names = _section_bytes(elf.get_section(table["sh_link"]), ".strtab")
     order: Literal["<", ">"] = "<" if elf.little_endian else ">"
     data = _section_bytes(table, table.name)
-    return elf_symbols.named(
-        data, names, (kind,), wide=elf.elfclass == 64, order=order, base=image_base, mask=mask
-    )
+    return elf_symbols.named(data, names, (kind,), wide=elf.elfclass == 64, order=order, base=image_base, mask=mask)
 
 
 def _section_bytes(section: Any, name: str) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from deadreckon.errors import Malformed
 from deadreckon.model.ids import Arch
-from deadreckon.model.tables import RuleTable
+from deadreckon.model.tables import NO_RULE, RuleTable
 from deadreckon.objects import pe, pe_amd64, pe_arm64
 from deadreckon.objects.rulebuilder import TableBuilder
 
@@ -60,12 +60,15 @@ def read(data: bytes | memoryview) -> PeRules:
     width, lower = _BY_ARCH[image.arch]
     work = TableBuilder()
     table = image.at(address, size)
+    rows = np.frombuffer(table, "<u4", len(table) // (4 * width) * width).reshape(-1, width)
+    lower(image, rows[:_MAX_FUNCTIONS].astype(np.int64), work)
     if len(table) < size:
         work.lost(Malformed(".pdata", offset=address, expected=f"{size} bytes in the file", got=len(table)))
-    rows = np.frombuffer(table, "<u4", len(table) // (4 * width) * width).reshape(-1, width)
     if len(rows) > _MAX_FUNCTIONS:
         work.lost(Malformed(".pdata", offset=address, expected=f"at most {_MAX_FUNCTIONS} entries", got=len(rows)))
-    lower(image, rows[:_MAX_FUNCTIONS].astype(np.int64), work)
+    if len(table) < size or len(rows) > _MAX_FUNCTIONS:
+        # What has lost its entry must not pass for a leaf function.
+        work.default = NO_RULE
     return PeRules(work.finish(image.text()), work.problems())
 
 

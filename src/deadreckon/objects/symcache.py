@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deadreckon.errors import Malformed, Unsupported
-from deadreckon.model.tables import NONE, SymTable
+from deadreckon.model.tables import NONE, SymTable, distinct
 
 __all__ = ["read", "version"]
 
@@ -88,5 +88,5 @@ def read(data: bytes | memoryview) -> SymTable:
         strings,
         np.zeros((0, 2), np.uint32),
         np.zeros((0, 2), np.uint32),
-        np.unique(functions[:, 1][functions[:, 1] != NONE]),
+        distinct(functions[:, 1][functions[:, 1] != NONE]),
     )

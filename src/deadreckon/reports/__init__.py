@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from deadreckon.errors import UnknownFormat
 
@@ -29,8 +29,14 @@ class ReportFormat:
     sniff: Callable[[bytes], bool]
 
 
+def _is_elf_core(head: bytes) -> bool:
+    order: Literal["little", "big"] = "big" if head[5:6] == b"\2" else "little"
+    return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], order) == 4  # ET_CORE
+
+
 FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("minidump", "deadreckon.reports.minidump", lambda head: head[:4] in {b"MDMP", b"PMDM"}),
+    ReportFormat("elfcore", "deadreckon.reports.elfcore", _is_elf_core),
 )
 """Most specific first; every known input matches exactly one (tests/reports/test_registry.py)."""
 

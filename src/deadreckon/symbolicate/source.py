@@ -93,9 +93,9 @@ class SourceContext:
 
 def _rule(text: str) -> tuple[str, str]:
     old, arrow, new = text.partition("=>")
-    old, new = old.strip().rstrip("/\\"), new.strip().rstrip("/\\")
-    if not arrow or not old:
+    if not arrow or not old.strip():
         raise ConfigError(f"source path rule {text!r}: expected prefix=>prefix")
+    old, new = old.strip().rstrip("/\\"), new.strip().rstrip("/\\")
     return same_path(old), new.replace("\\", "/") if _is_windows(new) else new
 
 
@@ -116,14 +116,16 @@ def _read_below(root: str, path: str) -> bytes | None:
         descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE:
             return None
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(_MAX_FILE)
-        except OSError:
-            return None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 class _Files:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deadreckon.errors import LimitExceeded
-from deadreckon.model.tables import NONE, SymTable
+from deadreckon.model.tables import NONE, SymTable, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,17 +73,18 @@ def from_symbols(symbols: Sequence[tuple[int, int, str]]) -> SymTable:
     found.locations[:, 1] = 0
     found.locations[:, 2] = np.arange(count)
     found.strings = np.frombuffer(b"".join(names), np.uint8)
-    found.entries = np.unique(starts).astype(np.uint32)
+    found.entries = distinct(starts.astype(np.uint32))
     # At one address an end comes before a start; of the two the later one is kept.
     return _ranges(
         found, np.concatenate([ends, starts]), np.concatenate([np.full(count, NONE, np.int64), np.arange(count)])
     )
 
 
-def _ranges(sym: SymTable, where: NDArray[np.int64], what: NDArray[np.int64]) -> SymTable:
+def _ranges(sym: SymTable, where: NDArray[np.int64], what: NDArray[np.int64], *, ordered: bool = False) -> SymTable:
     """Return a table with other ranges: ``what`` begins at ``where``, the last of several at one address."""
-    order = np.argsort(where, kind="stable")
-    where, what = where[order], what[order]
+    if not ordered:
+        order = np.argsort(where, kind="stable")
+        where, what = where[order], what[order]
     last = np.append(where[1:] != where[:-1], np.ones(min(len(where), 1), np.bool_))
     where, what = where[last], what[last]
     changes = np.append(np.ones(min(len(what), 1), np.bool_), what[1:] != what[:-1])
@@ -120,12 +121,12 @@ def combined(first: SymTable, second: SymTable) -> SymTable:
         np.concatenate([first.strings, second.strings]),
         first.base,
         first.text if len(first.text) else second.text,
-        np.union1d(first.entries, second.entries).astype(np.uint32),
+        distinct(np.concatenate([first.entries, second.entries])).astype(np.uint32),
     )
-    where = np.union1d(first.range_start, second.range_start).astype(np.int64)
+    where = distinct(np.concatenate([first.range_start, second.range_start])).astype(np.int64)
     preferred = _location_at(first, where)
     other = _shifted(_location_at(second, where), len(first.locations))
-    return _ranges(both, where, np.where(preferred != NONE, preferred, other))
+    return _ranges(both, where, np.where(preferred != NONE, preferred, other), ordered=True)
 
 
 def _shifted(refs: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
@@ -141,16 +142,18 @@ def clipped(sym: SymTable, text: NDArray[np.uint32]) -> SymTable:
     if not len(text) or not len(sym.range_start):
         return sym
     start, end = text[:, 0].astype(np.int64), text[:, 1].astype(np.int64)
-
-    def section(addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        number = np.searchsorted(start, addresses, side="right") - 1
-        return np.where((number >= 0) & (addresses < end[np.maximum(number, 0)]), number, -1)
-
     starts = sym.range_start.astype(np.int64)
-    where = np.union1d(starts, end)
-    row = np.maximum(np.searchsorted(starts, where, side="right") - 1, 0)
-    inside = (section(where) >= 0) & (section(where) == section(starts[row])) & (starts[row] <= where)
-    found = _ranges(sym, where, np.where(inside, sym.range_loc[row].astype(np.int64), NONE))
+    section = np.searchsorted(start, starts, side="right") - 1
+    inside = (section >= 0) & (starts < end[np.maximum(section, 0)])
+    # A symbol's start comes after a section's end at the same address, and so is the one that counts.
+    at = np.searchsorted(starts, end)
+    order = np.argsort(end, kind="stable")
+    found = _ranges(
+        sym,
+        np.insert(starts, at[order], end[order]),
+        np.insert(np.where(inside, sym.range_loc, NONE).astype(np.int64), at, NONE),
+        ordered=True,
+    )
     found.text = text
     return found
 
@@ -215,7 +218,7 @@ def moved(sym: SymTable, omap: NDArray[np.uint32]) -> SymTable:
     known = (at >= 0) & (entry - old[source] < length[source]) if len(order) else np.zeros(len(entry), np.bool_)
     found.functions = sym.functions.copy()
     found.functions[:, 1] = np.where(known, entry - old[source] + new[source], NONE)
-    found.entries = np.unique(found.functions[found.functions[:, 1] != NONE, 1])
+    found.entries = distinct(found.functions[found.functions[:, 1] != NONE, 1])
     return found
 
 
@@ -224,7 +227,7 @@ def renamed(sym: SymTable, start: bytes, rename: Callable[[str], str | None]) ->
     raw = sym.strings.tobytes()
     if start not in raw:
         return sym
-    refs = np.unique(np.concatenate([sym.functions[:, 0], sym.files.ravel()]))
+    refs = distinct(np.concatenate([sym.functions[:, 0], sym.files.ravel()]))
     old: list[int] = []
     new: list[int] = []
     added = bytearray()
@@ -271,17 +274,19 @@ def without_placeholders(sym: SymTable) -> SymTable:
 
 def _outermost(sym: SymTable) -> NDArray[np.uint32]:
     """Return the function that each range's code belongs to once inlining is undone."""
+    if not len(sym.locations):
+        return np.full(len(sym.range_loc), NONE, np.uint32)
     location = sym.range_loc.copy()
     parents = sym.locations[:, 3]
+    inlined = np.flatnonzero(location < len(parents))
     for _ in range(256):
-        inside = location < len(parents)
-        parent = np.where(inside, parents[np.where(inside, location, 0)] if len(parents) else NONE, NONE)
-        if not (parent < len(parents)).any():
+        parent = parents[location[inlined]]
+        deeper = parent < len(parents)
+        inlined = inlined[deeper]
+        if not len(inlined):
             break
-        location = np.where(parent < len(parents), parent, location).astype(np.uint32)
-    inside = location < len(sym.locations)
-    if not len(sym.locations):
-        return np.full(len(location), NONE, np.uint32)
+        location[inlined] = parent[deeper]
+    inside = location < len(parents)
     return np.where(inside, sym.locations[np.where(inside, location, 0), 2], NONE).astype(np.uint32)
 
 
@@ -308,9 +313,11 @@ def base_ranges(sym: SymTable) -> NDArray[np.uint32]:
             refs.add(at)
             at = raw.find(needle, at + 1)
     functions = np.flatnonzero(np.isin(sym.functions[:, 0], list(refs)))
+    if not len(functions):
+        return np.zeros((0, 2), np.uint32)
     rows = np.flatnonzero(np.isin(_outermost(sym), functions))
     ends = np.append(sym.range_start[1:], np.uint32(NONE))
-    return np.stack([sym.range_start[rows], ends[rows]], axis=1) if len(rows) else np.zeros((0, 2), np.uint32)
+    return np.stack([sym.range_start[rows], ends[rows]], axis=1)
 
 
 def _prefixed(text: bytes) -> bytes:

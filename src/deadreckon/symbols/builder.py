@@ -7,6 +7,7 @@ parent limits time, kills it where it does not answer, and starts another for th
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -146,6 +147,7 @@ def _serve(max_bytes: int, seconds: float) -> None:
     os.dup2(2, 1)
     from deadreckon.symbols import tables  # noqa: PLC0415
 
+    gc.freeze()  # What is imported stays; walking it again for every file would cost more than the file.
     for line in sys.stdin.buffer:
         request = json.loads(line)
         # Whoever would end a build that never returns may have been killed meanwhile.

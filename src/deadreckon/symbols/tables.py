@@ -310,12 +310,12 @@ _BY_FORMAT: dict[str, Callable[[_Work, Exception | None], bool]] = {
 def _data(image: elf.ElfTables) -> list[tuple[int, int, str]]:
     """Return the named data outside of code; a jump through a wild pointer may land in it."""
     text = image.text.astype(np.int64)
-
-    def in_code(address: int) -> bool:
-        row = int(np.searchsorted(text[:, 0], address, side="right")) - 1
-        return row >= 0 and address < int(text[row, 1])
-
-    return [o for o in image.objects if not in_code(o[0])] if len(text) else []
+    if not len(text):
+        return []
+    starts = np.array([start for start, _, _ in image.objects], np.int64)
+    row = np.searchsorted(text[:, 0], starts, side="right") - 1
+    in_code = (row >= 0) & (starts < text[np.maximum(row, 0), 1])
+    return [o for o, inside in zip(image.objects, in_code.tolist(), strict=True) if not inside]
 
 
 def _revealed(names: list[str], text: str) -> str | None:

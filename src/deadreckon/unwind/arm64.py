@@ -23,7 +23,10 @@ RULES = ArchRules(
 def address_mask(crash: RawCrash) -> int:
     """Return the bits of a code address below its pointer-authentication code.
 
-    Apple signs with 47 address bits; elsewhere the limit is learned from the highest module, which must fit.
+    The report may say it. Apple signs with 47 address bits; elsewhere the limit is learned from the highest module,
+    which must fit.
     """
+    if crash.address_mask is not None:
+        return crash.address_mask
     highest = max((m.end for m in crash.modules), default=0)
     return (1 << max(47, highest.bit_length())) - 1

@@ -1,8 +1,8 @@
 """Names for why a process stopped: exception codes and what qualifies them, per operating system.
 
-Sources: ``winnt.h``, ``ntstatus.h``; XNU ``mach/exception_types.h``,
-``mach/i386/exception.h``, ``mach/arm/exception.h``, ``mach/kern_return.h``, ``kern/exc_resource.h``,
-``kern/exc_guard.h``; Breakpad ``minidump_exception_*.h``; Crashpad ``util/misc/capture_context.h`` and its simulated
+Sources: ``winnt.h``, ``ntstatus.h``; XNU ``mach/exception_types.h``, ``mach/i386/exception.h``,
+``mach/arm/exception.h``, ``mach/kern_return.h``, ``kern/exc_resource.h``, ``kern/exc_guard.h``; Breakpad
+``minidump_exception_*.h``; Crashpad ``util/misc/capture_context.h`` and its simulated
 exceptions. How the fields are used follows rust-minidump's ``CrashReason``.
 """
 
