@@ -13,12 +13,16 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deadreckon.errors import Malformed
-from deadreckon.model.registers import REGISTER_SETS, Registers
-from deadreckon.model.tables import NO_RULE, SIGNAL_FRAME, RuleTable
+from deadreckon import Engine
+from deadreckon.config import Config, UnwindLimits
+from deadreckon.model.crash import MemoryMap, Module, RawCrash, RawThread
 from deadreckon.model.ids import Arch
+from deadreckon.model.registers import Registers
+from deadreckon.model.tables import NO_RULE, SIGNAL_FRAME, RuleTable, SymTable
 from deadreckon.objects import ehabi, elf
+from deadreckon.objects.rulebuilder import RuleBuilder
 from deadreckon.objects.rulemerge import merge
+from deadreckon.unwind.walk import unwind
 from oracle import ehabi as oracle
 from oracle.frames import check
 from oracle.rules import apply, index_at
@@ -128,9 +132,10 @@ def test_instructions(codes: str, moved: int | None, popped: dict[int, int] | No
 
 @pytest.mark.parametrize(
     "codes",
-    ["8000", "9d", "9f", "b100", "b110", "b5", "b6", "b7", "c700", "c710", "c8f1", "ca00", "cf00", "d8", "ff", "e0"]
-    + ["80", "b1", "b280", "b2ffffffffff01", "b3", "c6", "c9"]
-    + ["b2ffffffff7f"],
+    (
+        "8000 9d 9f b100 b110 b5 b6 b7 c700 c710 c8f1 ca00 cf00 d8 ff e0 "
+        "80 b1 b280 b2ffffffffff01 b2ffffffff7f b3 c6 c9"
+    ).split(),
 )
 def test_no_rule_for_what_is_reserved_or_cut_short(codes: str) -> None:
     """Also behind instructions that are known, for the whole function."""
@@ -173,8 +178,6 @@ def test_stack_pointers_from_stack_pointers_are_bounded() -> None:
 @given(st.binary(max_size=24))
 def test_any_instructions(codes: bytes) -> None:
     """The rule gives what the instructions give one by one, or none where they refuse."""
-    from deadreckon.objects.rulebuilder import RuleBuilder
-
     builder = RuleBuilder()
     rule, _ = ehabi._lower(codes, builder)
     table = builder.table(np.array([0]), np.array([rule]))
@@ -258,7 +261,7 @@ def _one(codes: bytes) -> Tables:
 
 
 def test_disorder() -> None:
-    """Entries are sorted by the linker; where they are not, each function still has its own. Of two the last one counts."""
+    """Entries are sorted by the linker; where they are not, each function still has its own. Of two the last counts."""
     tables = Tables()
     tables.inline(TEXT + 0x200, b"\xa9")
     tables.inline(TEXT + 0x100, b"\xaa")
@@ -373,12 +376,12 @@ def test_every_entry_of_real_libraries(corpus: Path, name: str) -> None:
     file = ELFFile(io.BytesIO(data))
     base = next(s["p_vaddr"] for s in file.iter_segments("PT_LOAD"))
     section = file.get_section_by_name(".ARM.exidx")
+    assert section is not None
     bias = section["sh_addr"] - section["sh_offset"]
     info = EHABIInfo(section, little_endian=True)
     assert info.num_entry() == LIBRARIES[name]
-    done: dict[tuple[bytes | None, bool], Any] = {}
     compared = 0
-    entries = [info.get_entry(i) for i in range(info.num_entry())]
+    entries: list[Any] = [info.get_entry(i) for i in range(info.num_entry())]
     for entry, following in zip(entries, [*entries[1:], None], strict=True):
         start = (entry.function_offset + bias & 0xFFFF_FFFE) - base
         if following is not None and following.function_offset <= entry.function_offset + 2:
@@ -387,9 +390,93 @@ def test_every_entry_of_real_libraries(corpus: Path, name: str) -> None:
             assert index_at(found.rules, start + 1) is not None
             continue
         codes = None if not entry.unwindable else bytes(entry.bytecode_array)
-        expected = done.setdefault((codes, True), None if codes is None else oracle.run(codes, REGISTERS, memory))
+        expected = None if codes is None else oracle.run(codes, REGISTERS, memory)
         assert caller(found.rules, start + 1) == expected, (hex(start), codes)
         if expected is not None and len(expected) < 16:
             assert caller(found.rules, start) == LEAF
         compared += 1
     assert compared > LIBRARIES[name] * 0.6
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize(("name", "depth"), [("offset_arm", 5), ("debug_frame_load_bias_arm", 8)])
+def test_stacks_of_android_programs(corpus: Path, name: str, depth: int) -> None:
+    """Program counters and stack pointers of every frame, here up to the signal handler's."""
+    folder = corpus / "native/unwindstack/offline" / name
+    expected = json.loads((folder / "../../expected_frames.json").read_text())[name]
+    crash, tables = android_crash(folder)
+    frames, _ = unwind(crash, tables, UnwindLimits())
+    assert [hex(sp) for sp in frames.stack_pointer.tolist()][:depth] == expected["sp"][:depth]
+    for ours, theirs in zip(frames.instruction_addr.tolist()[:depth], expected["pc"], strict=False):
+        # Theirs is the call's: 2 or 4 bytes before the return address, whose bit 0 says Thumb.
+        assert ours - int(theirs, 16) in {0, 1, 3, 4}
+    assert len(frames) == depth
+
+
+@pytest.mark.corpus
+def test_signal_frame_of_android(corpus: Path) -> None:
+    """__restore leads to the interrupted function's registers: a jump to 0, made by InnerFunction."""
+    crash, tables = android_crash(corpus / "native/unwindstack/offline/offset_arm")
+    libc = next(m for m, (_, rules) in zip(crash.modules, tables, strict=True) if len(rules.rules) == 208)
+    table = next(rules for _, rules in tables if len(rules.rules) == 208)
+    registers = {**REGISTERS, 13: 0xF43D_2D10}
+    read = crash.memory.read
+
+    def load(address: int, size: int) -> int | None:
+        data = read(address, size)
+        return None if data is None else int.from_bytes(data, "little")
+
+    found = apply(table, 0xF413_652C - libc.image_addr, registers, load, pc=15, sp=13, word=4)
+    assert found is not None
+    assert (found[15], found[13]) == (0, 0xFFCC_0EE0)
+
+
+def android_crash(folder: Path) -> tuple[RawCrash, list[tuple[SymTable, RuleTable]]]:
+    """Return a process as libunwindstack's offline tests keep it: registers, mappings, stacks and libraries."""
+    values = {
+        n: int(v, 16) for n, v in (row.split(": ") for row in (folder / "regs.txt").read_text().split("\n") if row)
+    }
+    mapped: dict[str, tuple[int, int, int]] = {}
+    for row in (folder / "maps.txt").read_text().splitlines():
+        span, _, position, _, _, library = row.split()
+        start, end = (int(x, 16) for x in span.split("-"))
+        first = mapped.get(library, (start, 0, int(position, 16)))
+        mapped[library] = (first[0], end, first[2])
+    modules, tables = [], []
+    for library, (start, end, file_offset) in mapped.items():
+        data = (folder / library).read_bytes()
+        segments = list(ELFFile(io.BytesIO(data)).iter_segments("PT_LOAD"))
+        here = next(s for s in segments if s["p_offset"] & ~0xFFF == file_offset)
+        image = start - ((here["p_vaddr"] & ~0xFFF) - segments[0]["p_vaddr"])
+        modules.append(Module(image, end - image, arch=Arch.ARM))
+        tables.append((SymTable.empty(), elf.read(io.BytesIO(data)).rules))
+    stacks = sorted((int.from_bytes(data[:8], "little"), data[8:]) for data in map(_bytes, folder.glob("stack*")))
+    buffer = np.frombuffer(b"".join(data for _, data in stacks), np.uint8)
+    offsets = np.cumsum([0, *(len(data) for _, data in stacks)]).tolist()
+    memory = MemoryMap.from_ranges([(a, len(d), o) for (a, d), o in zip(stacks, offsets, strict=False)], buffer)
+    threads = [RawThread(id=0, registers=Registers.from_mapping(Arch.ARM, values))]
+    return RawCrash(format="test", arch=Arch.ARM, threads=threads, modules=modules, memory=memory), tables
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["noreturn", "static_chain", "tail_call", "templates", "threads", "vla"])
+def test_programs_without_other_tables(fixtures: Path, tmp_path: Path, mode: str) -> None:
+    """The crashed thread's program counters are gdb's, as far as the program's own code goes."""
+    folder = fixtures / "linux/arm/exidx-O2"
+    for name in ("crashy", "libcargo.so"):
+        (tmp_path / name).write_bytes(lzma.decompress((folder / f"{name}.xz").read_bytes()))
+    truth = json.loads((folder / f"dumps/{mode}.truth.json").read_text())
+    wanted = []
+    for frame in next(t["frames"] for t in truth["threads"] if t["tid"] == truth["crashed_thread"]):
+        if frame["module"] not in {"crashy", "libcargo.so"}:
+            break
+        if not frame["inline"] and not frame["tail_call"]:
+            wanted.append(frame["pc"])
+    with Engine(Config(store=str(tmp_path / "store"))) as engine:
+        event = engine.process(folder / f"dumps/{mode}.dmp", symbols=[str(tmp_path)])
+    frames = next(t.frames or [] for t in event.threads or () if t.crashed)
+    assert [f.instruction_addr for f in frames][: len(wanted)] == wanted
+    assert {f.trust for f in frames[: len(wanted)]} == {"context", "cfi"}

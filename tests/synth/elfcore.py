@@ -99,9 +99,9 @@ class Core:
         notes = b"".join(self.notes)
         count = len(self.segments) + 1
         start = ehsize + count * phentsize
-        table = self.phdr(PT_NOTE, 0, start, 0, len(notes), 0)
+        table = bytearray(self.phdr(PT_NOTE, 0, start, 0, len(notes), 0))
         at = start + len(notes) + PAGE - 1 & -PAGE
-        body = b""
+        body = bytearray()
         for s in self.segments:
             table += self.phdr(PT_LOAD, s.flags, at + len(body), s.vaddr, len(s.data), s.size)
             body += s.data

@@ -99,13 +99,18 @@ class Builder:
     def _ask(self, request: dict[str, str]) -> list[dict[str, Any]]:
         path = request["path"]
         with self._lock:
+            waiting = self._child
             child = self._start()
-            assert child.stdin is not None
-            assert child.stdout is not None
             try:
-                child.stdin.write(json.dumps(request).encode() + b"\n")
-                child.stdin.flush()
-                line = self._read_line(child.stdout.fileno())
+                try:
+                    line = self._exchange(child, request)
+                except (OSError, EOFError) as e:
+                    if child is not waiting or isinstance(e, TimeoutError):
+                        raise
+                    # A child that was waiting may have been killed before this file; a new one tells.
+                    self._stop()
+                    child = self._start()
+                    line = self._exchange(child, request)
             except TimeoutError as e:
                 self._stop()
                 raise LimitExceeded("symbols.build_seconds", self._seconds, what=path) from e
@@ -117,6 +122,13 @@ class Builder:
             raise (SourceUnavailable if answer.get("unavailable") else SymbolError)(answer["error"])
         found: list[dict[str, Any]] = answer["objects"]
         return found
+
+    def _exchange(self, child: subprocess.Popen[bytes], request: dict[str, str]) -> bytes:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(json.dumps(request).encode() + b"\n")
+        child.stdin.flush()
+        return self._read_line(child.stdout.fileno())
 
     def _read_line(self, descriptor: int) -> bytes:
         deadline = time.monotonic() + self._seconds

@@ -40,6 +40,7 @@ _MAX_SEARCH = 64 << 20
 _MAX_CANDIDATES = 256
 _PAGE = 4096
 _WHOLE = 1 << 64
+_NHDR = Struct("<III")
 _PHDR = {False: Struct("<8I"), True: Struct("<IIQQQQQQ")}
 _VDSO = {Arch.X86: "linux-gate.so.1"}
 
@@ -115,7 +116,7 @@ class _Images:
         self.word = core.layout.arch.word_size
         self.text_left = min(core.size, _MAX_SEARCH)
         """Bytes of paths that may still be read: a list may name one text again and again."""
-        self.notes_left = 16 * core.limits.max_modules
+        self.notes_left = 4 * core.limits.max_modules
         """Notes that may still be read, of all images: their segments may be one and the same."""
 
     # -- memory -------------------------------------------------------------------------------------------------------
@@ -168,8 +169,8 @@ class _Images:
         """Read (type, address, size in memory) of an image's segments."""
         layout = _PHDR[self.wide]
         table = self.read(address, min(count, _MAX_SEGMENTS) * layout.size)
-        fields = (0, 3, 6) if self.wide else (0, 2, 5)
-        return [tuple(row[i] for i in fields) for row in layout.iter_unpack(table)]
+        vaddr, memsz = (3, 6) if self.wide else (2, 5)
+        return [(row[0], row[vaddr], row[memsz]) for row in layout.iter_unpack(table)]
 
     def describe(self, image: Image, headers: list[tuple[int, int, int]], bias: int | None) -> None:
         """Fill in what program headers say; the first PT_LOAD is at the image's start where no ``bias`` is known."""
@@ -189,11 +190,13 @@ class _Images:
 
     def notes_of(self, image: Image, address: int, size: int) -> None:
         """Look for the build id and the kernel's version in an image's notes."""
-        data = self.read(address, size)
+        data = self.read(address, size) if self.notes_left > 0 else b""
         at = 0
         while self.notes_left > 0:
             self.notes_left -= 1
-            namesz, descsz, kind = (int.from_bytes(data[at + n : at + n + 4], "little") for n in (0, 4, 8))
+            if at + _NHDR.size > len(data):
+                return
+            namesz, descsz, kind = _NHDR.unpack_from(data, at)
             name, desc = at + 12, at + 12 + (namesz + 3 & ~3)
             at = desc + (descsz + 3 & ~3)
             if desc + descsz > len(data):
