@@ -190,9 +190,8 @@ def test_an_output_that_cannot_be_written(run: Callable[..., Any], tmp_path: Pat
 def test_a_bug_in_one_input_does_not_cost_the_others(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:
-    from deadreckon import cli, engine
-
-    described = engine.describe
+    from deadreckon import cli
+    from deadreckon.describe import describe as described
 
     def describe(*arguments: Any) -> Event:
         event = described(*arguments)
@@ -200,7 +199,7 @@ def test_a_bug_in_one_input_does_not_cost_the_others(
             raise IndexError("seven")
         return event
 
-    monkeypatch.setattr(engine, "describe", describe)
+    monkeypatch.setattr("deadreckon.engine.describe", describe)
     for name in ("bad.dmp", "good.dmp"):
         (tmp_path / name).write_bytes(DUMP.read_bytes())
     assert cli.main(["process", str(tmp_path / "bad.dmp"), str(tmp_path / "good.dmp"), "--format", "json"]) == 3

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import threading
@@ -267,7 +266,7 @@ class Engine:
         data = crash.data
         form = reports.detect(bytes(data[: reports.HEAD_BYTES]), kind)
         assert form is not None
-        digest = hashlib.sha256(data).hexdigest()
+        digest = inputs.digest(data)
         source = Source(
             format=form.name,
             name=os.path.basename(crash.name) if crash.name else None,

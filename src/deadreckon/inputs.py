@@ -6,6 +6,7 @@ our own.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import tempfile
@@ -23,11 +24,24 @@ if TYPE_CHECKING:
     from deadreckon.config import ArchiveLimits
     from deadreckon.wire import archive
 
-__all__ = ["Crash", "Data", "crashes", "debug_files", "is_archive", "open_input", "size_of", "symbol_files", "write"]
+__all__ = [
+    "Crash",
+    "Data",
+    "crashes",
+    "debug_files",
+    "digest",
+    "is_archive",
+    "open_input",
+    "size_of",
+    "symbol_files",
+    "write",
+]
 
 Data = bytes | mmap.mmap
 Source = str | os.PathLike[str] | bytes | memoryview
 
+_HASHED = 64 << 20
+"""How much of a mapped file is in memory at once while it is hashed."""
 _IN_MEMORY = 64 << 20
 """How many bytes of an archive's crashes are held in memory until its symbols are known; the rest waits in files."""
 
@@ -63,6 +77,18 @@ def size_of(source: Source) -> int | None:
         return os.stat(source).st_size
     except OSError:
         return None
+
+
+def digest(data: Data) -> str:
+    """Return the SHA-256 of an input in hex. A core of several GB passes through memory, and does not stay there."""
+    total = hashlib.sha256()
+    size = len(data)
+    with memoryview(data) as view:
+        for start in range(0, size, _HASHED):
+            total.update(view[start : start + _HASHED])
+            if size > _HASHED and isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                data.madvise(mmap.MADV_DONTNEED, start, min(_HASHED, size - start))
+    return total.hexdigest()
 
 
 def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimits, scratch: str) -> Iterator[Crash]:

@@ -140,7 +140,7 @@ def test_views_of_a_read_only_file() -> None:
 
 
 def test_large_batches_search_within_cells_to_the_same_answer() -> None:
-    """Ranges bunched, spread and at both ends of 32 bits; a batch as large as the table gets a grid, a small one none."""
+    """Ranges bunched, spread and at both ends of 32 bits; a batch as large as its table gets a grid, others none."""
     for seed in range(60):
         rng = random.Random(seed)
         width = rng.choice((1 << 8, 1 << 14, 1 << 31, 1 << 32))

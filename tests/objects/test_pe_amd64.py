@@ -126,6 +126,47 @@ def test_chained_fragments(seed: int) -> None:
     assert agree(found.rules, function) == len(function.points)
 
 
+def test_register_saved_twice() -> None:
+    """The first save has the caller's value."""
+    for again in (True, False):
+        function = Function(random.Random(3))
+        function.push(3)
+        function.allocate(32)
+        if again:
+            function.registers[3] = 0x1234
+            function.save(3, 8)
+        else:
+            function.save(6, 48)
+            function.registers[6] = 0x1234
+            function.save(6, 8)
+        function.body()
+        table = read(with_table(entry(TEXT, TEXT + len(function.code)), function.record(), bytes(function.code))).rules
+        assert agree(table, function) == len(function.points)
+
+
+def test_frame_register_that_nothing_sets() -> None:
+    """A chained record counts its saves from there; where that is nobody knows, and the register is given up."""
+    child = bytes([1 | CHAIN << 3, 0, 2, 5, 0, x64.SAVE_NONVOL | 3 << 4, 1, 0]) + entry(TEXT, TEXT + 16, RDATA + 0x40)
+    unwind = child.ljust(0x40, b"\0") + bytes([1, 4, 1, 0, 4, 0x72])
+    table = read(
+        with_table(entry(TEXT, TEXT + 16, RDATA + 0x40) + entry(TEXT + 16, TEXT + 32), unwind, b"\x90" * 32)
+    ).rules
+    words = {STACK + 64: RETURN_ADDRESS, STACK + 8: 0xBAD}
+    found = caller(table, TEXT + 20, {r: r for r in range(16)} | {RSP: STACK}, words)
+    assert found is not None
+    assert found[PC] == RETURN_ADDRESS
+    assert 3 not in found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rsi_and_rdi_are_callee_saved(seed: int) -> None:
+    """On Windows only: a walker that keeps what every convention keeps has to be told, in each rule."""
+    function = random_function(random.Random(seed))
+    table = read(with_table(entry(TEXT, TEXT + len(function.code)), function.record(), bytes(function.code))).rules
+    for _, _, _, _, first, count in table.rules.tolist():
+        assert {4, 5} <= set(table.saved[first : first + count, 0].tolist())
+
+
 def test_shared_record_of_another_entry() -> None:
     """An odd address is that of the entry whose record counts."""
     function = random_function(random.Random(8))

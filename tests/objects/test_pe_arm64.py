@@ -158,6 +158,14 @@ def test_fragments(seed: int) -> None:
     assert agree(found.rules, function, first=start) == (function.length - start) // 4
 
 
+def test_fragment_of_a_fragment() -> None:
+    """The first end_c ends the scope; what follows has run before, whoever's prologue it was."""
+    scopes = [codes([allocate(16)], END_C), codes([allocate(32)], END_C), codes([allocate(64)])]
+    table = read(made(entry(TEXT), record(64, b"".join(scopes), [(32, 0)]))).rules
+    offsets = [int(table.rules[index_at(table, TEXT + i)][2]) for i in (0, 4, 28, 32, 36, 40)]
+    assert offsets == [96, 112, 112, 112, 96, 112]
+
+
 def test_documented_records() -> None:
     """The specification's examples 2 and 3."""
     chained = struct.pack("<4I", 0x1040_003D, 0x100_0038, 0xE422_91E1, 0xE422_91E1)
