@@ -62,6 +62,13 @@ def test_without_any_symbol_addresses_count() -> None:
     ]
 
 
+def test_without_any_symbol_the_system_s_addresses_count_least() -> None:
+    """A fault in the kernel's vdso, called from the program: it is not where to look."""
+    stack = (frame(None, "linux-gate.so", rva="0x5e9"), frame(None, rva="0x20"))
+    assert counted(*stack) == ["app+0x20"]
+    assert counted(stack[0]) == ["linux-gate.so+0x5e9"]
+
+
 def test_recursion_counts_once() -> None:
     deep = [frame("f")] * 61
     assert counted(*deep, frame("main")) == ["f", "main"]

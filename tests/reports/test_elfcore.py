@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import struct
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from deadreckon import Engine, objects, reports
@@ -18,13 +15,12 @@ from deadreckon.model.ids import Arch, DebugId
 from deadreckon.model.registers import REGISTER_SETS
 from deadreckon.reports.elfcore import read
 from deadreckon.unwind import arm64
-from synth.elfcore import EXECUTE, PAGE, READ, USER_REGS, WRITE, Core
+from synth.elfcore import BUILD_ID, EXECUTE, PAGE, READ, USER_REGS, WRITE, Core, linked, whole
 
 if TYPE_CHECKING:
     from deadreckon.model.crash import RawCrash
 
 LIMITS = ReportLimits()
-BUILD_ID = bytes(range(1, 21))
 ARCHES = {62: Arch.X86_64, 3: Arch.X86, 40: Arch.ARM, 183: Arch.ARM64}
 
 
@@ -34,33 +30,6 @@ def read_core(core: Core) -> RawCrash:
 
 def codes(crash: RawCrash) -> list[str]:
     return [d.code for d in crash.diagnostics]
-
-
-def whole(machine: int = 62) -> Core:
-    """Return a core with everything: two threads, a program and a library, a data file, a vdso, a stack."""
-    core = Core(machine)
-    core.thread(71, 11, **{"esp" if machine == 3 else "rsp" if machine == 62 else "sp": 0x7FF0_0040})
-    core.process(70, b"crashing-progra", b"/opt/crashing-program --fast ")
-    core.siginfo(11, 1, 0x18)
-    core.auxv(phdr=0x40_0040, entry=0x40_1010, execfn=0x7FF0_0080, sysinfo_ehdr=0x7000_0000)
-    core.files(
-        (0x40_0000, 0x40_1000, 0, "/opt/crashing-program"),
-        (0x40_1000, 0x40_3000, 1, "/opt/crashing-program"),
-        (0x60_0000, 0x60_1000, 2, "/opt/crashing-program"),
-        (0x5000_0000, 0x5001_0000, 0, "/usr/share/table.dat"),
-        (0x6000_0000, 0x6000_1000, 0, "/lib/libx.so.1 (deleted)"),
-        (0x6000_1000, 0x6000_2000, 1, "/lib/libx.so.1 (deleted)"),
-    )
-    core.thread(70, 11)
-    core.load(0x40_0000, core.image(0x20_2000, BUILD_ID), READ)
-    core.load(0x40_1000, b"", READ | EXECUTE, 0x2000)
-    core.load(0x60_0000, bytes(PAGE))
-    core.load(0x5000_0000, b"not code".ljust(PAGE), READ, 0x1_0000)
-    core.load(0x6000_0000, b"", READ, PAGE)
-    core.load(0x6000_1000, b"", READ | EXECUTE, PAGE)
-    core.load(0x7000_0000, core.image(0x1000, BUILD_ID[::-1], size=0x2000, kernel=(6, 1, 7)), READ | EXECUTE)
-    core.load(0x7FF0_0000, bytes(0x80) + b"/opt/crashing-program\0".ljust(PAGE))
-    return core
 
 
 @pytest.mark.parametrize("machine", ARCHES)
@@ -173,38 +142,6 @@ def test_the_vdso_in_a_gap_of_the_linker_ends_it() -> None:
     crash = read_core(core)
     assert [(m.image_addr, m.end) for m in crash.modules] == [(0x10_0000, 0x12_0000), (0x12_0000, 0x12_1000)]
     assert crash.diagnostics == []
-
-
-def linked(machine: int, *, headers: bool) -> Core:
-    """Return a core as qemu writes it: no NT_FILE; where not ``headers``, no first page of any file either."""
-    core = Core(machine)
-    word = 8 if core.wide else 4
-    ehdr = 64 if core.wide else 52
-    base, library, linker, data = 0x40_0000, 0x5000_0000, 0x5010_0000, 0x40_2000
-    core.thread(9, 11)
-    core.process(9, b"prog", b"./prog")
-    core.auxv(phdr=base + ehdr, phent=0, phnum=4, base=linker, entry=base + 0x1010, execfn=data + 0x800)
-    dynamic = core.words(5, 0x1234, 21, data + 0x400, 0, 0)
-    names = {"": data + 0x700, "/lib/libx.so": data + 0x710, "/lib/ld.so": data + 0x720}
-    links = [data + 0x500 + i * 0x40 for i in range(3)]
-    page = bytearray(PAGE)
-    for name, at in names.items():
-        page[at - data : at - data + len(name) + 1] = name.encode() + b"\0"
-    page[0x800:0x807] = b"./prog\0"
-    page[0x100 : 0x100 + len(dynamic)] = dynamic
-    page[0x400 : 0x400 + 5 * word] = core.words(1, links[0], 0, 0, linker)
-    bases = (base, library, linker)
-    for i, (bias, text) in enumerate(zip(bases, names.values(), strict=True)):
-        into = links[i] - data
-        following = links[i + 1] if i < 2 else 0
-        page[into : into + 4 * word] = core.words(bias, text, bias + 0x2000 + 0x100, following)
-    image = core.image(0x3000, BUILD_ID, dynamic=(0x2100, len(dynamic)))
-    for bias in bases:
-        core.load(bias, image if headers else b"", READ, PAGE)
-        core.load(bias + PAGE, b"", READ | EXECUTE, PAGE)
-        core.load(bias + 2 * PAGE, bytes(page) if bias == base else bytes(PAGE))
-    core.load(linker + 3 * PAGE, bytes(PAGE))  # Not the linker's any more.
-    return core
 
 
 @pytest.mark.parametrize("machine", ARCHES)
@@ -428,114 +365,3 @@ def test_an_event_of_a_core() -> None:
         data[5] = 2
         data[16:18] = b"\0\4"
         assert engine.process(bytes(data)).status == "unsupported"
-
-
-# -- hostile and damaged ----------------------------------------------------------------------------------------------
-
-SEEDS = {
-    "x86_64": whole().finish(),
-    "arm": whole(40).finish(),
-    "linked": linked(62, headers=True).finish(),
-    "bare": linked(3, headers=False).finish(),
-    "many": replace(whole(3), xnum=True).finish(),
-}
-
-
-def check(data: bytes) -> RawCrash | None:
-    """Read, and check everything that holds for any bytes; None where the core is refused."""
-    try:
-        crash = read(data, LIMITS)
-    except (Malformed, Unsupported):
-        return None
-    memory = crash.memory
-    assert (memory.start < memory.end).all()
-    assert (memory.end[:-1] <= memory.start[1:]).all()
-    assert (memory.offset >= 0).all()
-    assert (memory.offset.astype(np.uint64) + (memory.end - memory.start) <= len(data)).all()
-    if crash.regions is not None:
-        assert (crash.regions.start < crash.regions.end).all()
-        assert (crash.regions.end[:-1] <= crash.regions.start[1:]).all()
-    assert all(m.image_size > 0 and m.end <= 1 << 64 for m in crash.modules)
-    assert all(m.end <= n.image_addr for m, n in zip(crash.modules, crash.modules[1:], strict=False))
-    assert sum(t.crashed for t in crash.threads) <= 1
-    return crash
-
-
-@pytest.mark.parametrize("name", SEEDS)
-def test_cut_at_any_length(name: str) -> None:
-    seed = SEEDS[name]
-    whole_crash = check(seed)
-    assert whole_crash is not None
-    assert whole_crash.diagnostics == []
-    chance = random.Random(0)
-    kept = 0
-    for end in sorted({*range(0, 4096, 61), *chance.sample(range(len(seed)), 100), len(seed) - 1}):
-        crash = check(seed[:end])
-        if crash is None:
-            continue
-        kept += 1
-        # Of the section that numbers the headers (40 bytes, at the end) the last 8 say nothing.
-        assert crash.diagnostics or (name == "many" and len(seed) - end <= 8), end
-        assert len(crash.threads) <= 2
-        # Notes come first: what is cut is memory, from the end.
-        if end > 4096:
-            assert [t.id for t in crash.threads] == [t.id for t in whole_crash.threads]
-    assert kept > 100
-
-
-@pytest.mark.parametrize("name", SEEDS)
-def test_flipped_and_extreme(name: str) -> None:
-    chance = random.Random(1)
-    seed = SEEDS[name]
-    read_in_part = 0
-    extremes = (0, 1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF, len(seed))
-    for _ in range(500):
-        data = bytearray(seed)
-        for _ in range(chance.choice((1, 1, 2, 16))):
-            at = chance.randrange(4096 if chance.random() < 0.8 else len(data) - 8)
-            if chance.random() < 0.5:
-                data[at] ^= 1 << chance.randrange(8)
-            else:
-                struct.pack_into("<I", data, at & -4, chance.choice(extremes))
-        crash = check(bytes(data))
-        read_in_part += crash is not None and bool(crash.threads)
-    assert read_in_part > 350
-
-
-@pytest.mark.parametrize("segment", range(4))
-def test_counts_beyond_the_bytes_cost_nothing(segment: int) -> None:
-    """A table that many mappings share, or that refers to itself, is not read once for each of them."""
-    core = Core()
-    core.thread(1, 11)
-    page = core.image(PAGE)
-    # Segments of notes, each of a thousand empty ones, 60 in each image, and 3000 images of the same bytes.
-    notes = b"\0" * (PAGE - 64 - 60 * 56)
-    table = b"".join(core.phdr(4, 4, 0, 64 + 60 * 56, len(notes), len(notes)) for _ in range(59))
-    table = core.phdr(1, 5, 0, 0, PAGE, PAGE) + table
-    page = core.ehdr(3, 64, 60) + table + notes
-    rows = [(0x100_0000 + i * PAGE, 0x100_0000 + (i + 1) * PAGE, 0, f"/{i}") for i in range(3000)]
-    core.files(*rows)
-    data = core.finish()
-    start = len(data) + PAGE & -PAGE
-    count = len(rows) + 1
-    headers = data[64 : 64 + 56]
-    headers += b"".join(core.phdr(1, 5, start, at, PAGE, PAGE) for at, _, _, _ in rows)
-    if segment:
-        headers = headers[:56] * 500 * segment + headers
-        count += 500 * segment
-    built = core.ehdr(4, start + PAGE, count) + data[64:].ljust(start - 64, b"\0") + page + headers
-    calls = 0
-
-    def count_calls(_frame: Any, event: str, _argument: Any) -> None:
-        nonlocal calls
-        calls += event in {"call", "c_call"}
-
-    sys.setprofile(count_calls)
-    try:
-        crash = check(built)
-    finally:
-        sys.setprofile(None)
-    assert calls < 4 * len(built)
-    assert crash is not None
-    assert len(crash.modules) == 3000
-    assert len(crash.threads) == 1

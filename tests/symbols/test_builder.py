@@ -158,6 +158,21 @@ def test_killed_child_is_replaced(builder: Builder, library: str) -> None:
     assert child_of(builder) != killed
 
 
+def test_what_a_dying_child_says_goes_into_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Lore: symbolic aborts with a page of Rust backtrace on a compressed section that claims 140 TB."""
+    dying = tmp_path / "dying"
+    dying.write_text("#!/bin/sh\necho memory allocation failed >&2\necho stack backtrace: >&2\nread x\nkill -ABRT $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(dying))
+    builder = Builder(seconds=20, max_bytes=GiB)
+    with pytest.raises(SymbolError, match=r"died \(signal 6: memory allocation failed\)"):
+        builder.identify("some/file")
+    builder.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_close_ends_the_child(builder: Builder, library: str) -> None:
     builder.close()
     builder.identify(library)

@@ -17,7 +17,7 @@ from deadreckon.symbols.tablefile import TableFile, open_table
 from synth.breakpad import SymFile
 from synth.cfi import FrameSection, def_cfa, offset
 from synth.elf import ALLOC, COMPRESSED, EXECINSTR, PT_LOAD, STRTAB, SYMTAB, Elf, Section, Segment
-from synth.pe import looping
+from synth.pe import RDATA, TEXT, looping, with_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -260,6 +260,25 @@ def test_without_rules(tmp_path: Path) -> None:
     assert info["code_id"] == "5ab380774000"
     assert info["problems"] == []
     assert len(table.rules.rva) == 0
+
+
+def test_rules_of_windows_images(tmp_path: Path) -> None:
+    """They are our own reader's: of a chain without an end it says so, and the rest of the image has its rules."""
+    path = tmp_path / "loop.exe"
+    path.write_bytes(looping())
+    table, info = build(path, tmp_path)
+    assert info["problems"] == [
+        "unwind information: UNWIND_INFO chain: at offset 0x2000, expected at most 32 records, got more"
+    ]
+    code = bytes.fromhex("4883ec28 90 4883c428 c3")  # sub rsp, 40; nop; add rsp, 40; ret
+    function = struct.pack("<3I", TEXT, TEXT + len(code), RDATA)
+    path.write_bytes(bytes(with_table(function, bytes([1, 4, 1, 0, 4, 0x42]), code)))
+    table, info = build(path, tmp_path)
+    assert info["problems"] == []
+    assert info["rows"] == len(table.rules.rva)
+    cfa = table.rules.rules[table.rules.rule[1:-1], 1:3].tolist()
+    assert table.rules.rva[1:].tolist() == [TEXT + 4, TEXT + 9, TEXT + len(code)]
+    assert cfa == [[7, 48], [7, 8]]
 
 
 @pytest.mark.corpus

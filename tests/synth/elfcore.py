@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 PAGE = 4096
 PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_PHDR = 1, 2, 4, 6
 READ, WRITE, EXECUTE = 4, 2, 1
+BUILD_ID = bytes(range(1, 21))
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE, NT_SIGINFO = 1, 3, 6, 0x46494C45, 0x53494749
 
 USER_REGS = {
@@ -145,3 +146,62 @@ class Core:
             table += self.phdr(PT_DYNAMIC, READ | WRITE, dynamic[0], dynamic[0], dynamic[1], dynamic[1])
         table += self.phdr(PT_NOTE, READ, at, vaddr + at, len(notes), len(notes))
         return (self.ehdr(kind, ehsize, count) + table + notes).ljust(size, b"\0")[:size]
+
+
+def whole(machine: int = 62) -> Core:
+    """Return a core with everything: two threads, a program and a library, a data file, a vdso, a stack."""
+    core = Core(machine)
+    core.thread(71, 11, **{"esp" if machine == 3 else "rsp" if machine == 62 else "sp": 0x7FF0_0040})
+    core.process(70, b"crashing-progra", b"/opt/crashing-program --fast ")
+    core.siginfo(11, 1, 0x18)
+    core.auxv(phdr=0x40_0040, entry=0x40_1010, execfn=0x7FF0_0080, sysinfo_ehdr=0x7000_0000)
+    core.files(
+        (0x40_0000, 0x40_1000, 0, "/opt/crashing-program"),
+        (0x40_1000, 0x40_3000, 1, "/opt/crashing-program"),
+        (0x60_0000, 0x60_1000, 2, "/opt/crashing-program"),
+        (0x5000_0000, 0x5001_0000, 0, "/usr/share/table.dat"),
+        (0x6000_0000, 0x6000_1000, 0, "/lib/libx.so.1 (deleted)"),
+        (0x6000_1000, 0x6000_2000, 1, "/lib/libx.so.1 (deleted)"),
+    )
+    core.thread(70, 11)
+    core.load(0x40_0000, core.image(0x20_2000, BUILD_ID), READ)
+    core.load(0x40_1000, b"", READ | EXECUTE, 0x2000)
+    core.load(0x60_0000, bytes(PAGE))
+    core.load(0x5000_0000, b"not code".ljust(PAGE), READ, 0x1_0000)
+    core.load(0x6000_0000, b"", READ, PAGE)
+    core.load(0x6000_1000, b"", READ | EXECUTE, PAGE)
+    core.load(0x7000_0000, core.image(0x1000, BUILD_ID[::-1], size=0x2000, kernel=(6, 1, 7)), READ | EXECUTE)
+    core.load(0x7FF0_0000, bytes(0x80) + b"/opt/crashing-program\0".ljust(PAGE))
+    return core
+
+
+def linked(machine: int, *, headers: bool) -> Core:
+    """Return a core as qemu writes it: no NT_FILE; where not ``headers``, no first page of any file either."""
+    core = Core(machine)
+    word = 8 if core.wide else 4
+    ehdr = 64 if core.wide else 52
+    base, library, linker, data = 0x40_0000, 0x5000_0000, 0x5010_0000, 0x40_2000
+    core.thread(9, 11)
+    core.process(9, b"prog", b"./prog")
+    core.auxv(phdr=base + ehdr, phent=0, phnum=4, base=linker, entry=base + 0x1010, execfn=data + 0x800)
+    dynamic = core.words(5, 0x1234, 21, data + 0x400, 0, 0)
+    names = {"": data + 0x700, "/lib/libx.so": data + 0x710, "/lib/ld.so": data + 0x720}
+    links = [data + 0x500 + i * 0x40 for i in range(3)]
+    page = bytearray(PAGE)
+    for name, at in names.items():
+        page[at - data : at - data + len(name) + 1] = name.encode() + b"\0"
+    page[0x800:0x807] = b"./prog\0"
+    page[0x100 : 0x100 + len(dynamic)] = dynamic
+    page[0x400 : 0x400 + 5 * word] = core.words(1, links[0], 0, 0, linker)
+    bases = (base, library, linker)
+    for i, (bias, text) in enumerate(zip(bases, names.values(), strict=True)):
+        into = links[i] - data
+        following = links[i + 1] if i < 2 else 0
+        page[into : into + 4 * word] = core.words(bias, text, bias + 0x2000 + 0x100, following)
+    image = core.image(0x3000, BUILD_ID, dynamic=(0x2100, len(dynamic)))
+    for bias in bases:
+        core.load(bias, image if headers else b"", READ, PAGE)
+        core.load(bias + PAGE, b"", READ | EXECUTE, PAGE)
+        core.load(bias + 2 * PAGE, bytes(page) if bias == base else bytes(PAGE))
+    core.load(linker + 3 * PAGE, bytes(PAGE))  # Not the linker's any more.
+    return core

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 X86_64, ARM64, I386 = 0x0100_0007, 0x0100_000C, 7
 EXECUTE, DYLIB, DSYM = 2, 6, 10
 PURE = 0x8000_0400
+CONTENT = 0x1000
 
 
 @dataclass
 class Mach:
-    """One slice: a __TEXT segment with ``sections`` (name, address, size, flags), ``starts`` as absolute addresses."""
+    """One slice: a __TEXT segment with ``sections`` (name, address, size, flags), ``starts`` as absolute addresses.
+
+    Sections whose name is in ``content`` have that in the file, from CONTENT on.
+    """
 
     uuid: bytes = bytes(range(1, 17))
     cpu: int = X86_64
@@ -23,6 +27,7 @@ class Mach:
     sections: list[tuple[bytes, int, int, int]] = field(default_factory=list)
     starts: list[int] | None = None
     symbols: list[tuple[str, int]] = field(default_factory=list)
+    content: dict[bytes, bytes] = field(default_factory=dict)
 
     def pack(self, layout: str, *values: int | bytes) -> bytes:
         return struct.pack(self.order + layout, *values)
@@ -30,10 +35,13 @@ class Mach:
     def __bytes__(self) -> bytes:
         pack = self.pack
         commands = [pack("II16s", 0x1B, 24, self.uuid)]
+        places: dict[bytes, int] = {}
+        for name in self.content:
+            places[name] = CONTENT + sum(len(self.content[n]) for n in places)
         section = "16s16sQQIIIIIIII" if self.wide else "16s16sIIIIIIIII"
         rest = (0,) * (3 if self.wide else 2)
         sections = b"".join(
-            pack(section, name, b"__TEXT", address, size, 0, 0, 0, 0, flags, *rest)
+            pack(section, name, b"__TEXT", address, size, places.get(name, 0), 0, 0, 0, flags, *rest)
             for name, address, size, flags in self.sections
         )
         layout = "16sQQQQiiII" if self.wide else "16sIIIIiiII"
@@ -60,7 +68,8 @@ class Mach:
         magic = 0xFEEDFACF if self.wide else 0xFEEDFACE
         size = sum(map(len, commands))
         header = pack("IIIIIII", magic, self.cpu, 3, self.kind, len(commands), size, 0)
-        return header + (b"\0" * 4 if self.wide else b"") + b"".join(commands) + body
+        whole = header + (b"\0" * 4 if self.wide else b"") + b"".join(commands) + body
+        return whole.ljust(CONTENT, b"\0") + b"".join(self.content.values()) if self.content else whole
 
     def _starts(self, starts: list[int]) -> bytes:
         out = bytearray()

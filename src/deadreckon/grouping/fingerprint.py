@@ -69,8 +69,7 @@ def crashed_stack(event: Event) -> Sequence[Frame]:
 
 def _judge(frames: Sequence[Frame]) -> Iterator[Component]:
     """Yield a component for each run of equal frames: its text, whether it counts, and why."""
-    ours = any(f.in_app and _named(f) and f.trust != "scan" for f in frames)
-    named = any(_named(f) for f in frames)
+    ours, named = _survey(frames)
     counted = 0
     previous: tuple[str, bool, str] | None = None
     repeats = 0
@@ -97,6 +96,12 @@ def _component(judged: tuple[str, bool, str], repeats: int) -> Component:
     return Component(text=text, contributes=contributes, why=why)
 
 
+def _survey(frames: Sequence[Frame]) -> tuple[bool, bool]:
+    """Tell whether a stack has certain frames of the application's own, named where any is; and whether any is."""
+    named = any(_named(f) for f in frames)
+    return any(f.in_app and f.trust != "scan" and (_named(f) or not named) for f in frames), named
+
+
 def _named(frame: Frame) -> bool:
     return frame.function is not None
 
@@ -110,7 +115,7 @@ def _text(frame: Frame) -> str:
 
 
 def _verdict(frame: Frame, *, ours: bool, named: bool) -> tuple[bool, str]:
-    """Tell whether a frame counts in a stack that has named frames of the application's own (``ours``), or any name."""
+    """Tell whether a frame counts, of a stack of which ``_survey`` said so much."""
     if frame.package is None and frame.function is None:
         return False, "it belongs to no module"
     if frame.function in STARTERS:
@@ -122,6 +127,8 @@ def _verdict(frame: Frame, *, ours: bool, named: bool) -> tuple[bool, str]:
             return False, "a guess without a name"
         if named:
             return False, "it has no symbol, others have"
+        if ours and not frame.in_app:
+            return False, "not the application's own code"
         return True, "no frame has a symbol, so addresses count; another build is another group"
     if ours and not frame.in_app:
         return False, "not the application's own code"
@@ -134,8 +141,7 @@ def title_and_culprit(event: Event) -> tuple[str, str | None]:
     """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
     kind = next((e.type for e in event.exceptions or () if e.type), None)
     frames = crashed_stack(event)
-    ours = any(f.in_app and _named(f) and f.trust != "scan" for f in frames)
-    named = any(_named(f) for f in frames)
+    ours, named = _survey(frames)
     frame = next((f for f in frames if _verdict(f, ours=ours, named=named)[0]), frames[0] if frames else None)
     what = kind or event.message or "Crash"
     if frame is None:

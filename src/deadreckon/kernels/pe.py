@@ -186,9 +186,10 @@ def _find(code, offset, size, low, high, rva, pushed, allocated, out_rva, out_si
                 left = count - i
                 key = pushed[f] >> np.uint64(4 * i) & ~np.uint64(15)
                 out_rva[n] = back + shift
-                out_size[n] = length if left == 0 else _pop(code, back, end)[1]
+                step = length if left == 0 else _pop(code, back, end)[1]
+                out_size[n] = step
                 out_key[n] = key | np.uint64(left)
-                back += out_size[n]
+                back += step
                 n += 1
     return n
 

@@ -15,9 +15,10 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from typing import Any
+from typing import IO, Any
 
 from deadreckon.errors import LimitExceeded, SourceUnavailable, SymbolError
 
@@ -42,6 +43,7 @@ class Builder:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._said: IO[bytes] | None = None
         self._owner = 0
 
     def identify(self, path: str) -> list[dict[str, Any]]:
@@ -79,7 +81,7 @@ class Builder:
         if child is None or self._owner != os.getpid():
             return
         child.kill()
-        for stream in (child.stdin, child.stdout):
+        for stream in (child.stdin, child.stdout, self._said):
             if stream is not None:
                 try:
                     stream.close()
@@ -93,7 +95,11 @@ class Builder:
         self._stop()
         self._owner = os.getpid()
         command = [sys.executable, "-m", "deadreckon.symbols.builder", str(self._max_bytes), str(self._seconds)]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        # What a native library says when it dies is for the message, not for the terminal.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._child = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+        )
         return self._child
 
     def _ask(self, request: dict[str, str]) -> list[dict[str, Any]]:
@@ -115,17 +121,28 @@ class Builder:
                 self._stop()
                 raise LimitExceeded("symbols.build_seconds", self._seconds, what=path) from e
             except (OSError, EOFError) as e:
+                words = self._last_words()
                 self._stop()
-                raise _ChildDied(f"{path}: the process reading it died ({_ending(child)})") from e
+                raise _ChildDied(f"{path}: the process reading it died ({_ending(child)}{words})") from e
         answer = json.loads(line)
         if "error" in answer:
             raise (SourceUnavailable if answer.get("unavailable") else SymbolError)(answer["error"])
         found: list[dict[str, Any]] = answer["objects"]
         return found
 
+    def _last_words(self) -> str:
+        """Return the first line the child left on its standard error."""
+        if self._said is None:
+            return ""
+        self._said.seek(0)
+        lines = self._said.read(4096).decode("utf-8", "replace").splitlines()
+        return f": {lines[0][:200]}" if lines else ""
+
     def _exchange(self, child: subprocess.Popen[bytes], request: dict[str, str]) -> bytes:
         assert child.stdin is not None
         assert child.stdout is not None
+        assert self._said is not None
+        self._said.truncate(0)
         child.stdin.write(json.dumps(request).encode() + b"\n")
         child.stdin.flush()
         return self._read_line(child.stdout.fileno())

@@ -28,6 +28,7 @@ from deadreckon.objects import (
     elf,
     elf_parts,
     macho_code,
+    macho_unwind,
     pdb_code,
     pe_code,
     pe_unwind,
@@ -179,10 +180,23 @@ class _Work:
                 image = pe_unwind.read(data)
             self.problems.extend(f"unwind information: {problem}" for problem in image.problems)
             return image.rules
+        if self.info["format"] == "macho":
+            with _viewed(self.path) as data:
+                found = self._macho_rules(data)
+            if found is not None:
+                self.problems.extend(f"unwind information: {problem}" for problem in found.problems)
+                return found.rules
         if "unwind" not in self.obj.features:
             return RuleTable.empty()
         with self.obj.make_cficache().open_stream() as stream:
             return breakpad.rules_from_text(stream.read(), Arch.parse(self.info["arch"]))
+
+    def _macho_rules(self, data: memoryview) -> macho_unwind.MachRules | None:
+        """Return the rules of this object's slice, None where its architecture has none that we read."""
+        slices = macho_code.read(data)
+        named = [i for i in slices if i.uuid is not None and str(i.uuid) == self.info["debug_id"]]
+        image = (named or slices)[0] if named or len(slices) == 1 else None
+        return macho_unwind.read(data, image) if image and image.arch in macho_unwind.ARCHITECTURES else None
 
     def _rewritten(self, suffix: str, write: Callable[[Any], object]) -> SymTable:
         """Return the symbols of another file, made for the purpose and removed again."""

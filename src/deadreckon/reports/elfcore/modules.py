@@ -7,7 +7,7 @@ Sources: gABI chapter 5 "Program Loading and Dynamic Linking"; ``link.h`` (``r_d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -72,7 +72,8 @@ class _Part:
 def process_images(core: Core, notes: Notes, crash: RawCrash) -> None:
     """Fill in modules, process name and kernel version."""
     reading = _Images(core, notes, crash)
-    found = list(reading.of_files() if notes.files else reading.of_link_map())
+    images = reading.of_files() if notes.files else reading.of_link_map()
+    found = list(islice(images, core.limits.max_modules + 1))
     for vdso in reading.vdso():
         for module in found:
             # The kernel maps the linker's code and data apart, and the vdso may lie between: pyelftools' core_simple64.
@@ -100,7 +101,7 @@ def _placed(core: Core, found: list[Module]) -> list[Module]:
         core.problem("module_overlap", f"{len(dropped)} modules overlap an earlier one and were dropped: {names}")
     if len(placed) > core.limits.max_modules:
         limit = core.limits.max_modules
-        core.problem("limit_exceeded", f"{len(placed)} modules, max_modules is {limit}")
+        core.problem("limit_exceeded", f"more modules than max_modules, {limit}")
         del placed[limit:]
     return placed
 
