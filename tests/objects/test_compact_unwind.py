@@ -354,8 +354,12 @@ def test_what_another_reader_prints(corpus: Path, name: str) -> None:
             assert (ours is None) == (row[2] != "frameless indirect"), line
             continue
         assert ours is not None, line
-        assert ours[0] == (int(rule[1]), int(rule[2] or 0)), line
-        saved = {int(n): -int(at) for n, at in re.findall(r"reg(\d+)=\[CFA-(\d+)\]", rule[3] or "")}
+        text = rule[3] or ""
+        saved = {int(n): -int(at) for n, at in re.findall(r"reg(\d+)=\[CFA-(\d+)\]", text)}
+        cfa = (int(rule[1]), int(rule[2] or 0))
+        if "reg31=reg29+16" in text:  # Its CFA is where the frame pointer points.
+            cfa, saved = (29, 16), {29: -16, 30: -8}
+        assert ours[0] == cfa, line
         if arch is Arch.ARM64:
             saved = {n: at for n, at in saved.items() if n in {29, 30}}
             ours[1].update({n: 0 for n in ours[1] if n not in {29, 30}})
@@ -366,8 +370,13 @@ def test_what_another_reader_prints(corpus: Path, name: str) -> None:
 
 
 def lower_with(section: bytes, arch: Arch, data: bytes, shift: int) -> RuleTable:
-    source = CompactUnwind(section, arch, lambda at, size: data[at + shift :][:size])
-    table, problems = compact_unwind.read(source)
+    """Return the rules of functions' bodies: of the code only the sizes of frames are told."""
+
+    def code(at: int, size: int) -> bytes:
+        found = data[at + shift :][:size]
+        return b"" if found == b"\x55\x48\x89\xe5" else found
+
+    table, problems = compact_unwind.read(CompactUnwind(section, arch, code))
     assert not problems
     check(table)
     return table
@@ -375,16 +384,19 @@ def lower_with(section: bytes, arch: Arch, data: bytes, shift: int) -> RuleTable
 
 @pytest.mark.corpus
 @pytest.mark.parametrize(
-    ("name", "agree"),
+    ("name", "compared", "large"),
     [
-        ("framehop/fixtures/macos/x86_64/nofp/libmozglue.dylib", 0.99),
-        ("framehop/fixtures/macos/x86_64/fp/libmozglue.dylib", 0.99),
-        ("framehop/fixtures/macos/arm64/fp/query-api", 0.99),
-        ("symbolic/fixtures/macos/crash", 0.99),
+        ("framehop/fixtures/macos/x86_64/nofp/libmozglue.dylib", 900, 7),
+        ("framehop/fixtures/macos/x86_64/fp/libmozglue.dylib", 540, 0),
+        ("framehop/fixtures/macos/arm64/fp/query-api", 2100, 0),
+        ("symbolic/fixtures/macos/crash", 140, 6),
     ],
 )
-def test_symbolics_text(corpus: Path, name: str, agree: float) -> None:
-    """Where symbolic has a rule for a function's body, CFA and return address are the same."""
+def test_symbolics_text(corpus: Path, name: str, compared: int, large: int) -> None:
+    """Where symbolic has a rule for a function's body, CFA and return address are the same.
+
+    It doesn't read the size of large frames from their code, and takes them for frames of one word.
+    """
     import symbolic
 
     path = corpus / "native" / name
@@ -394,17 +406,15 @@ def test_symbolics_text(corpus: Path, name: str, agree: float) -> None:
     (obj,) = symbolic.Archive.open(str(path)).iter_objects()
     with obj.make_cficache().open_stream() as stream:
         theirs = breakpad.rules_from_text(stream.read(), found.arch)
-    ra = 30 if found.arch is Arch.ARM64 else 16
-    same = different = 0
+    counts = [0, 0]
     for start, stop in zip(theirs.rva.tolist(), [*theirs.rva[1:].tolist(), 0], strict=True):
-        middle = (start + stop) // 2 | 1
-        index = index_at(theirs, middle)
-        if stop - start < 16 or index is None or theirs.rules[index, 0] != 1:
+        mine, other = index_at(ours, stop - 1), index_at(theirs, stop - 1)
+        if stop - start < 16 or other is None:
             continue
-        mine, other = rule_at(ours, middle), rule_at(theirs, middle)
-        assert mine is not None
-        assert other is not None
-        equal = mine[0] == other[0] and mine[1].get(ra) == other[1].get(ra)
-        same, different = same + equal, different + (not equal)
-    assert same > 5
-    assert same >= agree * (same + different)
+        assert mine is not None, hex(start)
+        cfa, told = ours.rules[mine, :3].tolist(), theirs.rules[other, :3].tolist()
+        is_large = told == [1, 7, 8] and cfa[2] > 2000
+        assert is_large or cfa == told, hex(start)
+        counts[is_large] += 1
+    assert counts[0] > compared
+    assert counts[1] == large

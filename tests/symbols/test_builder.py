@@ -167,7 +167,7 @@ def test_what_a_dying_child_says_goes_into_the_message(
     dying.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(dying))
     builder = Builder(seconds=20, max_bytes=GiB)
-    with pytest.raises(SymbolError, match=r"died \(signal 6: memory allocation failed\)"):
+    with pytest.raises(SymbolError, match=r"died \(signal \d+: memory allocation failed\)"):
         builder.identify("some/file")
     builder.close()
     assert capfd.readouterr().err == ""

@@ -221,7 +221,7 @@ def test_malformed_files_cost_themselves(fragile: SymbolStore, fixtures: Path, t
     assert check(fragile.index) == []
 
 
-def test_death_of_the_builder_costs_one_file(
+def test_death_of_a_waiting_builder_costs_no_file(
     fragile: SymbolStore, objects: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = Builder._ask
@@ -234,8 +234,7 @@ def test_death_of_the_builder_costs_one_file(
 
     monkeypatch.setattr(Builder, "_ask", killed)
     results = [fragile.add(path) for path, _ in objects[:4]]
-    assert [a.problem is None for a in results] == [True, False, True, True]
-    assert "the process reading it died (signal 9)" in (results[1].problem or "")
+    assert [a.problem for a in results] == [None] * 4
 
 
 # --- A full disk ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
