@@ -417,8 +417,8 @@ def test_stacks_of_android_programs(corpus: Path, name: str, depth: int) -> None
 def test_signal_frame_of_android(corpus: Path) -> None:
     """__restore leads to the interrupted function's registers: a jump to 0, made by InnerFunction."""
     crash, tables = android_crash(corpus / "native/unwindstack/offline/offset_arm")
-    libc = next(m for m, (_, rules) in zip(crash.modules, tables, strict=True) if len(rules.rules) == 208)
-    table = next(rules for _, rules in tables if len(rules.rules) == 208)
+    # What interrupted nothing is looked up by the byte before the trampoline's first instruction proper.
+    libc, table = next((m, t) for m, (_, t) in zip(crash.modules, tables, strict=True) if m.image_addr >> 28 == 0xF)
     registers = {**REGISTERS, 13: 0xF43D_2D10}
     read = crash.memory.read
 
@@ -462,7 +462,7 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("mode", ["noreturn", "static_chain", "tail_call", "templates", "threads", "vla"])
+@pytest.mark.parametrize("mode", ["library", "noreturn", "static_chain", "tail_call", "templates", "threads", "vla"])
 def test_programs_without_other_tables(fixtures: Path, tmp_path: Path, mode: str) -> None:
     """The crashed thread's program counters are gdb's, as far as the program's own code goes."""
     folder = fixtures / "linux/arm/exidx-O2"
@@ -480,3 +480,110 @@ def test_programs_without_other_tables(fixtures: Path, tmp_path: Path, mode: str
     frames = next(t.frames or [] for t in event.threads or () if t.crashed)
     assert [f.instruction_addr for f in frames][: len(wanted)] == wanted
     assert {f.trust for f in frames[: len(wanted)]} == {"context", "cfi"}
+
+
+# --- Prologues and epilogues in Thumb code --------------------------------------------------------------------------
+
+
+def frames_in(code: str, codes: str) -> dict[int, dict[int, int] | None]:
+    """Return the caller's registers at each halfword of a function, from its code and its unwind instructions."""
+    data = b"".join(int(half, 16).to_bytes(2, "little") for half in code.split())
+    tables = Tables()
+    tables.compact(TEXT, bytes.fromhex(codes))
+    tables.cantunwind(TEXT + len(data))
+    table = rules(tables, code=data).rules
+    return {rva: caller(table, FUNCTION + rva) for rva in range(0, len(data), 2)}
+
+
+def kept(size: int, base: int = 13, **places: int) -> dict[int, int]:
+    """Return the caller's registers: r4=0 was saved at the base plus 0; the return address is where lr or pc was."""
+    names = {**{f"r{i}": i for i in range(13)}, "lr": 14, "pc": 15}
+    found = {names[n]: memory(REGISTERS[base] + at, 4) for n, at in places.items()}
+    return dict(sorted({15: found.get(14, REGISTERS[14]), **found, 13: REGISTERS[base] + size}.items()))
+
+
+def test_prologue_and_epilogue() -> None:
+    """Push {r4, r7, lr}; movs; sub sp, #8; nop; add sp, #8; pop {r4, r7, pc}, word by word."""
+    found = frames_in("b590 2000 b082 bf00 b002 bd90", "018409")
+    whole = kept(20, r4=8, r7=12, lr=16)
+    pushed = kept(12, r4=0, r7=4, lr=8)
+    assert found == {
+        0: LEAF,
+        2: pushed,
+        4: pushed,
+        6: whole,
+        8: kept(20, r4=8, r7=12, pc=16),
+        10: kept(12, r4=0, r7=4, pc=8),
+    }
+
+
+def test_epilogue_that_goes_on_after_it_restored() -> None:
+    """Push {r4}; nop; ldr.w r4, [sp], #4; ldrb; bx lr: seen in the fixtures' ``weigh``."""
+    found = frames_in("b410 bf00 f85d 4b04 7810 4770", "a0b0")
+    assert found == {0: LEAF, 2: kept(4, r4=0), 4: kept(4, r4=0), 6: kept(4, r4=0), 8: LEAF, 10: LEAF}
+
+
+def test_frame_pointer() -> None:
+    """Push {r7, lr}; sub sp, #8; add r7, sp, #0; nop; adds r7, #8; mov sp, r7; pop {r7, pc}."""
+    found = frames_in("b580 b082 af00 bf00 3708 46bd bd80", "97018408")
+    body = kept(16, 7, r7=8, lr=12)
+    expected = {0: LEAF, 2: kept(8, r7=0, lr=4), 4: kept(16, r7=8, lr=12), 6: body, 8: body}
+    assert found == expected | {10: kept(8, 7, r7=0, pc=4), 12: kept(8, r7=0, pc=4)}
+
+
+@pytest.mark.parametrize(
+    ("code", "codes", "at", "size"),
+    [
+        ("e92d 41f0 b084", "03841f", 4, 24),  # push.w {r4-r8, lr}; sub sp, #16
+        ("b510 ed2d 8b04", "d1a8", 2, 8),  # push {r4, lr}; vpush {d8, d9}
+        ("b510 f5ad 7d00", "3f3fa8", 2, 8),  # push {r4, lr}; sub.w sp, sp, #512
+        ("b510 f2ad 4d04", "b28001a8", 2, 8),  # push {r4, lr}; subw sp, sp, #1028
+        ("f84d 4d04 b081", "00a0", 4, 4),  # str.w r4, [sp, #-4]!; sub sp, #4
+    ],
+)
+def test_instructions_of_prologues(code: str, codes: str, at: int, size: int) -> None:
+    """Between the pushes and what follows them the frame is as large as what was pushed."""
+    whole = oracle.run(bytes.fromhex(codes), REGISTERS, memory)
+    assert whole is not None
+    found = frames_in(code + " bf00 bf00", codes)
+    assert found[0] == LEAF
+    assert found[at] is not None
+    assert (found[at] or {})[13] == SP + size
+    assert found[2 * len(code.split())] == whole
+
+
+@pytest.mark.parametrize(
+    ("code", "codes"),
+    [
+        ("b530 b082 bf00 b002 bd30", "01a8"),  # Pushes other registers than the tables say.
+        ("0010 b082 bf00 b002 bd10", "01a8"),  # ARM code, or scheduled.
+        ("bf00 b510 b082 b002 bd10", "01a8"),
+    ],
+)
+def test_code_that_is_not_what_the_tables_say(code: str, codes: str) -> None:
+    """The body's rule holds, but for the first instruction."""
+    found = frames_in(code, codes)
+    whole = oracle.run(bytes.fromhex(codes), REGISTERS, memory)
+    assert found == {0: LEAF} | dict.fromkeys(range(2, 10, 2), whole)
+
+
+def test_what_ends_an_epilogue() -> None:
+    """A call, or halfwords that may belong to either of two instructions: what is before has the body's rule."""
+    for middle in ("4798", "e8bd e8bd", "46ae", "f3af 8000"):
+        found = frames_in(f"b510 b082 bf00 b002 {middle} bd10", "01a8")
+        whole = oracle.run(b"\x01\xa8", REGISTERS, memory)
+        assert [found[6], found[8]] == [whole, whole]
+        assert found[max(found)] == kept(8, r4=0, pc=4)
+
+
+def test_any_code() -> None:
+    """Whatever the code is, the rules are well-formed and the body's holds for return addresses."""
+    rng = random.Random(11)
+    known = [0xB510, 0xB082, 0xB002, 0xBD10, 0x4770, 0xE92D, 0xE8BD, 0x41F0, 0xF85D, 0x4B04, 0x46BD, 0xAF00, 0xBF00]
+    whole = oracle.run(b"\x01\xa8", REGISTERS, memory)
+    for _ in range(60):
+        halves = [rng.choice([*known, rng.randrange(1 << 16)]) for _ in range(40)]
+        tables = Tables()
+        tables.compact(TEXT, b"\x01\xa8")
+        table = rules(tables, code=b"\x10\xb5\x82\xb0" + b"".join(h.to_bytes(2, "little") for h in halves)).rules
+        assert all(caller(table, FUNCTION + rva) == whole for rva in range(1, 84, 2))

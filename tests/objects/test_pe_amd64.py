@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deadreckon.model.tables import CFA_EXPR, SIGNAL_FRAME, RuleTable
-from deadreckon.objects import pe, pe_unwind
+from deadreckon.objects import pe, pe_amd64, pe_unwind
 from oracle.epilogue import returning
 from oracle.frames import check
 from oracle.rules import apply, index_at
@@ -512,6 +512,20 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.problems == ["limit rows of an image is 20"]
     assert agree(found.rules, functions[0], starts[0])
     assert index_at(found.rules, starts[7]) is None
+
+
+def test_limit_of_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    chained = bytes([1 | CHAIN << 3, 0, 0, 0]) + entry(TEXT, TEXT + 16, RDATA + 0x100)
+    unwind = (chained * 10).ljust(0x100, b"\0") + bytes([1, 0, 1, 0, 0, 0x72])
+    file = with_table(
+        b"".join(entry(TEXT + 16 * i, TEXT + 16 * i + 16, RDATA + 16 * i) for i in range(10)), unwind, bytes(160)
+    )
+    assert read(file).problems == []
+    monkeypatch.setattr(pe_amd64, "_MAX_LINKS", 6)
+    found = read(file)
+    assert found.problems == ["limit chained records of an image is 6 (the first of 4)"]
+    assert index_at(found.rules, TEXT + 95) is not None
+    assert index_at(found.rules, TEXT + 96) is None
 
 
 # --- Real files -----------------------------------------------------------------------------------------------------

@@ -444,8 +444,11 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.problems == ["limit rows of an image is 500"]
     assert len(found.rules.rva) <= 502
     monkeypatch.undo()
-    monkeypatch.setattr(pe_arm64, "_MAX_EPILOGUES", 100)
-    assert len(read(file).rules.rva) < 300
+    monkeypatch.setattr(pe_arm64, "_MAX_EPILOGUES", 300)
+    found = read(file)
+    assert found.problems == ["limit epilogues of an image is 300 (the first of 18)"]
+    assert index_at(found.rules, TEXT + 800) is not None
+    assert index_at(found.rules, TEXT + 1600) is None
     monkeypatch.undo()
     monkeypatch.setattr(rulebuilder, "_MAX_PROGRAM_ROWS", 1)
     found = read(file)

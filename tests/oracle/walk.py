@@ -97,6 +97,8 @@ class _Walker:
                     found = caller, CFI
             if found is None and self.trust == CONTEXT and rule is None and self.is_wild(pc, image):
                 found = self.wild_call(sp)
+            if found is None and self.trust == CONTEXT and rule is None:
+                found = self.leaf(pc, image)
             if found is None and not (rule is not None and self.trust == CFI):
                 found = self.frame_pointer(sp)
             if found is None:
@@ -231,6 +233,26 @@ class _Walker:
         if layout.lr < 0:
             caller[layout.sp] = sp + self.world.word
         return caller, SCAN
+
+    def leaf(self, pc: int, image: Image | None) -> tuple[dict[int, int], int] | None:
+        """Take the link register for the caller, unless it is left from a call this function made, or saved by now."""
+        layout = self.layout
+        if layout.lr < 0 or layout.lr not in self.regs or image is None or self.is_wild(pc, image):
+            return None
+        target = self.regs[layout.lr] & self.world.mask
+        if not self.plausible(target):
+            return None
+        if image.start <= target - 1 < image.start + image.size:
+            here, there = (sum(e <= a - image.start for e in image.entries) for a in (pc, target - 1))
+            if here == there:
+                return None
+        fp = self.regs.get(layout.fp)
+        if self.rules.frame_record and fp is not None:
+            saved = self.load(fp + self.world.word)
+            if saved is not None and saved & self.world.mask == target:
+                return None
+        caller = {r: v for r, v in self.regs.items() if r != layout.lr}
+        return {**caller, layout.pc: target}, FRAME_POINTER
 
     def frame_pointer(self, sp: int) -> tuple[dict[int, int], int] | None:
         layout, word = self.layout, self.world.word

@@ -60,12 +60,14 @@ class Tables:
         for at in range(0, len(data), 4):
             self.table += data[at : at + 4][::-1]
 
-    def elf(self, symbols: tuple[tuple[str, int], ...] = (), size: int = 0x1000, *more: Section) -> bytes:
-        """Return a file whose code is ``size`` bytes at TEXT."""
+    def elf(
+        self, symbols: tuple[tuple[str, int], ...] = (), size: int = 0x1000, *more: Section, code: bytes = b""
+    ) -> bytes:
+        """Return a file whose code is ``size`` zeros at TEXT, or ``code``."""
         file = Elf(bits=32, machine=ARM)
         table, strings = file.symbols([(name, value, 0, FUNC, 1) for name, value in symbols])
         file.sections = [
-            Section(".text", b"\0" * size, flags=ALLOC | EXECINSTR, addr=TEXT),
+            Section(".text", code or b"\0" * size, flags=ALLOC | EXECINSTR, addr=TEXT),
             Section(".ARM.extab", bytes(self.table), flags=ALLOC, addr=TABLE),
             Section(".ARM.exidx", bytes(self.index), EXIDX, ALLOC, addr=INDEX),
             Section(".symtab", table, SYMTAB, link=".strtab", entsize=16),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deadreckon.config import UnwindLimits
+from deadreckon.kernels import _signals
 from deadreckon.kernels import unwind as kernel
 from deadreckon.model.crash import MemoryMap, Module, RawCrash, RawFrame, RawThread
 from deadreckon.model.ids import Arch
@@ -55,10 +56,10 @@ def threads_of(frames: FrameTable, count: int) -> list[list[tuple[int, bool, int
 @pytest.mark.parametrize(
     ("rules", "word", "pc", "sp", "fp", "lr", "callee_saved", "fp_kind", "call"),
     [
-        (amd64.RULES, 8, 16, 7, 6, -1, [3, 6, 12, 13, 14, 15], kernel.FP_RECORD, kernel.CALL_X86),
-        (x86.RULES, 4, 8, 4, 5, -1, [3, 5, 6, 7], kernel.FP_RECORD, kernel.CALL_X86),
-        (arm.RULES, 4, 15, 13, 11, 14, [4, 5, 6, 7, 8, 9, 10, 11], kernel.FP_NONE, kernel.CALL_ARM),
-        (arm64.RULES, 8, 32, 31, 29, 30, list(range(19, 30)), kernel.FP_RECORD, kernel.CALL_ARM64),
+        (amd64.RULES, 8, 16, 7, 6, -1, [3, 6, 12, 13, 14, 15], kernel.FP_RECORD, _signals.CALL_X86),
+        (x86.RULES, 4, 8, 4, 5, -1, [3, 5, 6, 7], kernel.FP_RECORD, _signals.CALL_X86),
+        (arm.RULES, 4, 15, 13, 11, 14, [4, 5, 6, 7, 8, 9, 10, 11], kernel.FP_NONE, _signals.CALL_ARM),
+        (arm64.RULES, 8, 32, 31, 29, 30, list(range(19, 30)), kernel.FP_RECORD, _signals.CALL_ARM64),
     ],
     ids=lambda value: str(value.arch) if hasattr(value, "arch") else "",
 )

@@ -20,6 +20,8 @@ import numpy as np
 from numba import types
 
 from deadreckon.kernels._jit import array, kernel, view_i32, view_u8, view_u32
+from deadreckon.kernels._memory import load, region
+from deadreckon.kernels._signals import CALL_ARM64, CALL_X86, interrupted
 from deadreckon.model.registers import WIDTH
 from deadreckon.model.tables import (
     CFA_EXPR,
@@ -63,9 +65,6 @@ PARAMETERS = 9
 
 FP_NONE, FP_RECORD = 0, 1
 """Frame-pointer conventions: FP_RECORD is {caller's fp, return address} at fp, the caller's sp just above."""
-CALL_X86, CALL_ARM64, CALL_ARM = 0, 1, 2
-"""How a call instruction is told from its bytes."""
-
 # Module columns, by index: addresses and lengths of the tables.
 (
     M_RVA,
@@ -95,34 +94,6 @@ STOP_NO_CALLER, STOP_END, STOP_BASE, STOP_LIMIT, STOP_NO_CONTEXT, STOP_NO_STACK 
 _EXECUTE = 4
 _STACK_DEPTH = 64
 _EXPRESSION_FUEL = 1000
-
-
-@kernel()
-def _region(address, start, end):
-    """Return the index of the range that holds an address, -1 for none."""
-    low, high = 0, len(start)
-    while low < high:
-        middle = (low + high) >> 1
-        if start[middle] <= address:
-            low = middle + 1
-        else:
-            high = middle
-    if low > 0 and address < end[low - 1]:
-        return low - 1
-    return -1
-
-
-@kernel()
-def _load(address, size, start, end, offset, buffer):
-    """Return (little-endian word, True), or (0, False) where memory does not hold all of it."""
-    i = _region(address, start, end)
-    if i < 0 or end[i] - address < np.uint64(size):
-        return np.uint64(0), False
-    at = offset[i] + np.int64(address - start[i])
-    value = np.uint64(0)
-    for k in range(size):
-        value |= np.uint64(buffer[at + k]) << np.uint64(8 * k)
-    return value, True
 
 
 @kernel()
@@ -254,7 +225,7 @@ def _evaluate(code, ref, cfa, has_cfa, regs, valid, word, start, end, offset, bu
                 at += 1
             if n < 1 or size < 1 or size > word:
                 return np.uint64(0), False
-            loaded, ok = _load(stack[n - 1], size, start, end, offset, buffer)
+            loaded, ok = load(stack[n - 1], size, start, end, offset, buffer)
             if not ok:
                 return np.uint64(0), False
             stack[n - 1] = loaded
@@ -377,7 +348,7 @@ def _find(column, count, rva):
 def _follows_call(address, kind, start, end, offset, buffer):
     """Say whether the instruction before an address is a call: 1 yes, 0 no, -1 where its bytes are not at hand."""
     if kind == CALL_X86:
-        i = _region(address - np.uint64(7), start, end)
+        i = region(address - np.uint64(7), start, end)
         if i < 0 or end[i] < address:
             return -1
         at = offset[i] + np.int64(address - start[i])
@@ -405,7 +376,7 @@ def _follows_call(address, kind, start, end, offset, buffer):
                 if size == length:
                     return 1
         return 0
-    value, ok = _load(address - np.uint64(4), 4, start, end, offset, buffer)
+    value, ok = load(address - np.uint64(4), 4, start, end, offset, buffer)
     if not ok:
         return -1
     if kind == CALL_ARM64:  # BL; BLR and its authenticating forms
@@ -417,7 +388,7 @@ def _follows_call(address, kind, start, end, offset, buffer):
 def _executable(address, m, mod_start, modules, region_start, region_end, access):
     """Say whether an address in module ``m`` holds code, as far as the report or the module's sections tell."""
     if len(region_start):
-        r = _region(address, region_start, region_end)
+        r = region(address, region_start, region_end)
         if r < 0 or not access[r] & _EXECUTE:
             return False
     columns = modules[m]
@@ -432,12 +403,25 @@ def _executable(address, m, mod_start, modules, region_start, region_end, access
 
 
 @kernel()
+def _same_function(pc, other, m, mod_start, mod_end, modules):
+    """Say whether two addresses are in one function of module ``m``; without known functions all of it is one."""
+    if other < mod_start[m] or other >= mod_end[m]:
+        return False
+    columns = modules[m]
+    count = columns[M_N_ENTRIES]
+    if not count:
+        return True
+    entries = view_u32(columns[M_ENTRIES], count)
+    return _find(entries, count, pc - mod_start[m]) == _find(entries, count, other - mod_start[m])
+
+
+@kernel()
 def _plausible(
     address, kind, mod_start, mod_end, modules, region_start, region_end, access, start, end, offset, buffer
 ):
     """Say whether a word found on a stack can be a return address: 2 follows a call, 1 can't be told, 0 no."""
     before = address - np.uint64(1)
-    m = _region(before, mod_start, mod_end)
+    m = region(before, mod_start, mod_end)
     if m < 0:
         return 0
     if not _executable(before, m, mod_start, modules, region_start, region_end, access):
@@ -509,7 +493,7 @@ def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buff
         if r < 0 or r >= WIDTH:
             continue
         if kind == REG_OFFSET:
-            result, ok = _load((cfa + np.uint64(value)) & narrow, word, start, end, offset, buffer)
+            result, ok = load((cfa + np.uint64(value)) & narrow, word, start, end, offset, buffer)
         elif kind == REG_VAL_OFFSET:
             result = (cfa + np.uint64(value)) & narrow
         elif kind == REG_REGISTER:
@@ -519,7 +503,7 @@ def _apply(columns, rule_index, p, regs, valid, caller, start, end, offset, buff
         elif kind in (REG_EXPR, REG_VAL_EXPR):
             result, ok = _evaluate(code, value, cfa, True, regs, valid, word, start, end, offset, buffer)
             if ok and kind == REG_EXPR:
-                result, ok = _load(result, word, start, end, offset, buffer)
+                result, ok = load(result, word, start, end, offset, buffer)
         elif kind == REG_UNDEFINED:
             ok = False
         else:
@@ -629,7 +613,7 @@ def _walk(
             pc = regs[p[P_PC]]
             sp = regs[p[P_SP]]
             look = pc - one if is_return else pc
-            m = _region(look, mod_start, mod_end)
+            m = region(look, mod_start, mod_end)
             f_thread[n] = t
             f_pc[n] = pc
             f_sp[n] = sp
@@ -686,7 +670,14 @@ def _walk(
                 # Thread starts are entered with a return address of 0: a true end, if unwind information led here.
                 stops[t] = STOP_END if caller[p[P_PC]] == 0 else STOP_NO_CALLER
                 break
-            if trust == TRUST_CONTEXT and not covered:
+            if not found and not covered:
+                known = interrupted(p[P_CALL], word, pc, sp, caller, start, end, offset, buffer)
+                if known:
+                    f_return[n - 1] = False
+                    next_return = False
+                    caller[p[P_PC]] &= mask
+                    found = TRUST_CFI
+            if not found and trust == TRUST_CONTEXT and not covered:
                 # A call through a wild pointer: nothing has run since, so the return address is where the call put it
                 # and every register is still the caller's.
                 wild = m < 0 or not _executable(pc, m, mod_start, modules, region_start, region_end, access)
@@ -694,7 +685,7 @@ def _walk(
                     target = np.uint64(0)
                     ok = False
                     if p[P_LR] < 0:
-                        target, ok = _load(sp, word, start, end, offset, buffer)
+                        target, ok = load(sp, word, start, end, offset, buffer)
                     elif valid >> np.uint64(p[P_LR]) & one:
                         target, ok = regs[p[P_LR]], True
                     target &= mask
@@ -719,14 +710,45 @@ def _walk(
                         known = valid
                         found = TRUST_SCAN
                         next_return = True
+            if not found and trust == TRUST_CONTEXT and not covered and m >= 0 and p[P_LR] >= 0:
+                # A function that calls none keeps its return address in the link register. If it points into the same
+                # function, a call was made from here; if it is in the frame record as well, the record tells more.
+                target = regs[p[P_LR]] & mask
+                leaf = (
+                    valid >> np.uint64(p[P_LR]) & one != 0
+                    and _executable(pc, m, mod_start, modules, region_start, region_end, access)
+                    and not _same_function(pc, target - one, m, mod_start, mod_end, modules)
+                )
+                if leaf and p[P_FP_KIND] == FP_RECORD and valid & fp_bit:
+                    record, ok = load(regs[p[P_FP]] + size, word, start, end, offset, buffer)
+                    leaf = not (ok and record & mask == target)
+                if leaf and _plausible(
+                    target,
+                    p[P_CALL],
+                    mod_start,
+                    mod_end,
+                    modules,
+                    region_start,
+                    region_end,
+                    access,
+                    start,
+                    end,
+                    offset,
+                    buffer,
+                ):
+                    caller[:] = regs
+                    caller[p[P_PC]] = target
+                    known = valid & ~(one << np.uint64(p[P_LR]))
+                    found = TRUST_FP
+                    next_return = True
             if not found and p[P_FP_KIND] == FP_RECORD and valid & fp_bit and not (covered and trust == TRUST_CFI):
                 fp = regs[p[P_FP]]
-                next_fp, ok = _load(fp, word, start, end, offset, buffer)
-                target, ok2 = _load(fp + size, word, start, end, offset, buffer)
+                next_fp, ok = load(fp, word, start, end, offset, buffer)
+                target, ok2 = load(fp + size, word, start, end, offset, buffer)
                 if ok and ok2 and fp >= sp:
                     target &= mask
                     next_sp = fp + np.uint64(2) * size
-                    chain = next_fp >= next_sp and _region(next_fp, start, end) == _region(fp, start, end)
+                    chain = next_fp >= next_sp and region(next_fp, start, end) == region(fp, start, end)
                     if (chain or next_fp == 0) and _plausible(
                         target,
                         p[P_CALL],
@@ -750,12 +772,12 @@ def _walk(
                         next_return = True
             if not found:
                 words = limits[3] if trust in (TRUST_CONTEXT, TRUST_CFI) else limits[2]
-                if _region(sp, start, end) < 0:
+                if region(sp, start, end) < 0:
                     stops[t] = STOP_NO_STACK
                     break
                 for i in range(words):
                     slot = sp + np.uint64(i) * size
-                    target, ok = _load(slot, word, start, end, offset, buffer)
+                    target, ok = load(slot, word, start, end, offset, buffer)
                     if not ok:
                         break
                     target &= mask
@@ -781,7 +803,7 @@ def _walk(
                     if valid & fp_bit:
                         fp = regs[p[P_FP]]
                         if fp == slot - size:
-                            next_fp, ok = _load(fp, word, start, end, offset, buffer)
+                            next_fp, ok = load(fp, word, start, end, offset, buffer)
                             if ok:
                                 caller[p[P_FP]] = next_fp
                                 known |= fp_bit

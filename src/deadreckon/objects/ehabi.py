@@ -7,7 +7,8 @@ unwind information.
 An index entry says where a function starts and either holds three unwind instructions, or points to a longer
 sequence, or says that no exception passes through the function. The instructions undo a whole prologue: they hold for
 the function's body. At a function's first instruction nothing has been pushed, so that one address has a rule of its
-own; it can't be mistaken for a return address, because look-ups of those are odd (``pc - 1``).
+own, as have those of the prologues and epilogues that ehabi_code.py can tell; they can't be mistaken for return
+addresses, because look-ups of those are odd (``pc - 1``).
 
 EXIDX_CANTUNWIND is no end of the stack: compilers write it for every C function made without unwind tables, and
 linkers where an object file has none. Such a function has no rule.
@@ -23,7 +24,8 @@ import numpy as np
 
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.tables import NO_RULE, REG_EXPR, REG_OFFSET, SIGNAL_FRAME, RuleTable
-from deadreckon.objects.rulebuilder import RuleBuilder, Spans, breg, overlay
+from deadreckon.objects import ehabi_code
+from deadreckon.objects.rulebuilder import LAST_RVA, RuleBuilder, Spans, breg, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExceptionTables", "read", "unwound"]
 
-_SP, _LR, _PC = 13, 14, 15
+_R7, _SP, _LR, _PC = 7, 13, 14, 15
 _CANTUNWIND = 1
 _INLINE = 0x8000_0000
 _POINTER = 1 << 33
@@ -52,7 +54,7 @@ class ExceptionTables:
 
     ``index``: the bytes of ``.ARM.exidx``, at ``address``; ``data``: (address, bytes) of the sections it may point
     into. ``text`` u32[n, 2]: where there is code, and ``starts`` u32[m]: where functions are known to start, both
-    relative to ``base``.
+    relative to ``base``. ``code``: (address, bytes) of the sections with code, as far as they are at hand.
     """
 
     index: bytes
@@ -61,6 +63,7 @@ class ExceptionTables:
     text: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
     starts: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     base: int = 0
+    code: list[tuple[int, bytes]] = field(default_factory=list)
 
     def at(self, address: int, size: int) -> bytes:
         """Return bytes by address. Raises Malformed where no section has them all."""
@@ -88,11 +91,12 @@ def read(tables: ExceptionTables) -> tuple[RuleTable, list[str]]:
         word = f"{words[first, 0]:#x}"
         problems["index"] = str(Malformed(".ARM.exidx", offset=8 * first, expected="an offset of 31 bits", got=word))
     builder = RuleBuilder()
-    rule, plain = _rules(tables, words[:, 1], place + 4, builder, problems)
+    rule, what = _rules(tables, words[:, 1], place + 4, builder, problems)
     # Bit 0 says Thumb, where a relocation was written against a function's symbol.
     start = (place + _prel31(words[:, 0]) & 0xFFFF_FFFE) - tables.base
     rule = np.where(damaged, NO_RULE, rule)
-    rows = _rows(start, rule, plain & ~damaged, tables, builder.rule((_SP, 0), (), ra=_LR))
+    what[damaged] = None
+    rows = _rows(start, rule, what, tables, builder)
     return builder.table(*rows), list(problems.values())[:_MAX_KINDS]
 
 
@@ -108,14 +112,14 @@ def _rules(
     place: NDArray[np.int64],
     builder: RuleBuilder,
     problems: dict[str, str],
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the rule of each entry from its second word, which is at ``place``, and whether it is a function's."""
+) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """Return each entry's rule from its second word, at ``place``, and what it does (None if it is no function's)."""
     targets = np.where(words < _INLINE, (place + _prel31(words) & 0xFFFF_FFFF) + _POINTER, words.astype(np.int64))
     targets[words == _CANTUNWIND] = _CANTUNWIND
     distinct, which = np.unique(targets, return_inverse=True)
     found = np.full(len(distinct), NO_RULE, np.int64)
-    plain = np.zeros(len(distinct), np.bool_)
-    known: dict[bytes, tuple[int, bool]] = {}
+    what = np.full(len(distinct), None, np.object_)
+    known: dict[bytes, tuple[int, Unwound | None]] = {}
     for i, target in enumerate(distinct.tolist()):
         if i >= _MAX_DISTINCT:
             problems["distinct"] = str(LimitExceeded("distinct entries of .ARM.exidx", _MAX_DISTINCT, len(distinct)))
@@ -129,8 +133,9 @@ def _rules(
             continue
         if codes not in known:
             known[codes] = _lower(codes, builder)
-        found[i], plain[i] = known[codes]
-    return found[which], plain[which]
+        found[i], done = known[codes]
+        what[i : i + 1] = [done]
+    return found[which], what[which]
 
 
 def _inline(word: int) -> bytes:
@@ -174,7 +179,8 @@ class _Place(NamedTuple):
         return self.base + b"\x0d" + struct.pack("<i", self.offset) + b"\x22"  # DW_OP_const4s, DW_OP_plus
 
 
-class Unwound(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unwound:
     """What a sequence of unwind instructions does: the caller's sp, and where registers were saved."""
 
     vsp: _Place
@@ -277,43 +283,91 @@ def _coprocessor(code: int, operand: int | None) -> tuple[int, int]:
     return 0, 0
 
 
-def _lower(codes: bytes, builder: RuleBuilder) -> tuple[int, bool]:
-    """Return the rule of a sequence, and whether it is a function's, which has a first instruction to be called at."""
+def _lower(codes: bytes, builder: RuleBuilder) -> tuple[int, Unwound | None]:
+    """Return the rule of a sequence and, if it is a function's, what it does."""
     result = unwound(codes)
     if result is None:
-        return NO_RULE, False
-    vsp, saved = result
+        return NO_RULE, None
+    vsp, saved = result.vsp, result.saved
     entries: Iterable[tuple[int, int, int | bytes]] = (
         (r, REG_OFFSET, place.offset - vsp.offset) if place.base == vsp.base else (r, REG_EXPR, place.code())
         for r, place in saved.items()
     )
     cfa = (vsp.base, vsp.offset) if isinstance(vsp.base, int) else vsp.code()
     # The trampoline that a signal handler returns to describes the whole context on its stack (Android's __restore).
+    # Nothing calls it, so that it has no first instruction of a function.
     trampoline = len(saved) == 15 and _SP not in saved
     # Without a rule of its own the return address is still in lr ("finish" copies r14 to r15).
     rule = builder.rule(cfa, entries, ra=_PC if _PC in saved else _LR, flags=SIGNAL_FRAME if trampoline else 0)
-    return rule, rule != NO_RULE and not trampoline
+    return rule, None if trampoline or rule == NO_RULE else result
 
 
 def _rows(
     start: NDArray[np.int64],
     rule: NDArray[np.int64],
-    plain: NDArray[np.bool_],
+    what: NDArray[np.object_],
     tables: ExceptionTables,
-    entry: int,
+    builder: RuleBuilder,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows: a function reaches up to the next one, or to the end of its section."""
     order = np.argsort(start, kind="stable")
-    start, rule, plain = start[order], rule[order], plain[order]
+    start, rule, what = start[order], rule[order], what[order]
     text = tables.text.astype(np.int64)
     which = np.searchsorted(text[:, 0], start, side="right") - 1
     end = np.append(text[:, 1], 0)[which]
     # Empty functions have entries too (arm_exidx_test.so of pyelftools): of several at one address the last counts.
     real = (which >= 0) & (start < end) & np.append(start[1:] != start[:-1], True)[: len(start)]
-    start, rule, plain, end = start[real], rule[real], plain[real], end[real]
+    start, rule, what, end = start[real], rule[real], what[real], end[real]
+    end = np.minimum(end, np.append(start[1:], LAST_RVA)[: len(end)])
     none = np.zeros(0, np.int64)
     rva, rows = overlay(none, none, Spans(start, end, rule))
     first = np.unique(np.concatenate([start, tables.starts.astype(np.int64)]))
     covering = np.searchsorted(start, first, side="right") - 1
-    first = first[(covering >= 0) & (first < np.append(end, 0)[covering]) & np.append(plain, False)[covering]]
-    return overlay(rva, rows, Spans(first, first + 1, np.full(len(first), entry)))
+    plain = np.append(what != None, False)  # noqa: E711  (element by element)
+    first = first[(covering >= 0) & (first < np.append(end, 0)[covering]) & plain[covering]]
+    exact = dict.fromkeys(first.tolist(), ehabi_code.Frame())
+    for address, data in tables.code:
+        exact |= _exact(np.frombuffer(data, "<u2", len(data) // 2), address - tables.base, start, end, what, first)
+    frames = {frame: _frame_rule(frame, builder) for frame in set(exact.values())}
+    places = np.array(sorted(exact), np.int64)
+    found = np.array([frames[exact[place]] for place in places.tolist()], np.int64)
+    return overlay(rva, rows, Spans(places, places + 1, found))
+
+
+def _exact(
+    code: NDArray[np.uint16],
+    origin: int,
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    what: NDArray[np.object_],
+    first: NDArray[np.int64],
+) -> dict[int, ehabi_code.Frame]:
+    """Return the frames in prologues and epilogues of the functions of one section, by address."""
+    found: dict[int, ehabi_code.Frame] = {}
+    low, high = np.searchsorted(start, [origin, origin + 2 * len(code)])
+    sites = ehabi_code.returns(code)
+    begins = (first - origin) // 2
+    limits = np.stack([start[low:high] - origin, end[low:high] - origin], axis=1) // 2
+    at_sites, at_begins = np.searchsorted(sites, limits).tolist(), np.searchsorted(begins, limits).tolist()
+    for function, at, inside, starting in zip(
+        what[low:high].tolist(), limits[:, 0].tolist(), at_sites, at_begins, strict=True
+    ):
+        if function is None or function.vsp.base not in {_SP, _R7} or not function.saved:
+            continue
+        vsp, saved = function.vsp, function.saved
+        places = tuple((r, place.offset - vsp.offset) for r, place in sorted(saved.items()) if place.base == vsp.base)
+        whole = ehabi_code.Frame(vsp.offset, places)
+        if not ehabi_code.begins(code, at, whole):
+            continue
+        rows: list[tuple[int, ehabi_code.Frame]] = []
+        for begin in begins[slice(*starting)].tolist():
+            rows += ehabi_code.prologue(code, begin, whole, vsp.offset if vsp.base == _R7 else None)
+        for site in sites[slice(*inside)].tolist():
+            rows += ehabi_code.epilogue(code, site, at)
+        found |= {origin + 2 * i: frame for i, frame in rows}
+    return found
+
+
+def _frame_rule(frame: ehabi_code.Frame, builder: RuleBuilder) -> int:
+    ra = _PC if any(r == _PC for r, _ in frame.saved) else _LR
+    return builder.rule((frame.base, frame.size), [(r, REG_OFFSET, place) for r, place in frame.saved], ra=ra)

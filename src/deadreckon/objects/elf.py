@@ -238,10 +238,15 @@ def _exception_tables(
         for name, s in sections.items()
         if name.startswith(".ARM.extab") and s["sh_type"] != "SHT_NOBITS"
     ]
+    code = [
+        (s["sh_addr"], _section_bytes(s, name))
+        for name, s in sections.items()
+        if s["sh_flags"] & _SHF_EXECINSTR and s["sh_type"] != "SHT_NOBITS"
+    ]
     starts = [start for start, *_ in _symbols(sections, elf, _STT_FUNC, image_base, mask=1)]
-    return ehabi.ExceptionTables(
-        _section_bytes(index, index.name), index["sh_addr"], data, text, np.array(starts, np.uint32), image_base
-    )
+    known = np.array(starts, np.uint32)
+    content = _section_bytes(index, index.name)
+    return ehabi.ExceptionTables(content, index["sh_addr"], data, text, known, image_base, code)
 
 
 def _objects(sections: dict[str, Any], elf: Any, image_base: int) -> list[elf_symbols.Named]:

@@ -31,6 +31,8 @@ __all__ = ["MAX_CHAIN", "lower"]
 
 MAX_CHAIN = 32
 """Records that may continue each other; the system's limit too."""
+_MAX_LINKS = 1 << 22
+"""Records read because others continue them, in one image."""
 _FLAG_CHAININFO = 4
 _MAX_INFO = 4 + 2 * 255 + 1 + 12
 _MOST_POPS = 15
@@ -184,6 +186,7 @@ class _Reader:
         self._programs = work.programs
         self._known: dict[tuple[bytes, ...], Prologue] = {}
         self._rules: dict[tuple[object, ...], int] = {}
+        self._links = 0
 
     def read(self, address: int) -> Prologue:
         """Return what the record at an address says (one of another function's entry, if the address is odd).
@@ -201,7 +204,10 @@ class _Reader:
         """Return header and codes of a record and of those that it continues."""
         found: list[bytes] = []
         at = address
-        for _ in range(MAX_CHAIN + 1):
+        for link in range(MAX_CHAIN + 1):
+            self._links += link > 0
+            if self._links > _MAX_LINKS:
+                raise LimitExceeded("chained records of an image", _MAX_LINKS)
             if at & 1:
                 entry = self._image.at(at & ~1, 12)
                 if len(entry) < 12:

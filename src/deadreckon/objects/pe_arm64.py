@@ -67,7 +67,7 @@ def lower(image: Headers, entries: NDArray[np.int64], work: TableBuilder) -> Non
         if function.length <= 0 or end > LAST_RVA:
             continue
         work.functions.add(start, end, function.prologue)
-        for offset, size, program in function.epilogues[: max(_MAX_EPILOGUES - len(work.epilogues), 0)]:
+        for offset, size, program in function.epilogues:
             at = start + (function.length - size if offset is None else offset)
             # Where the two meet, in very short functions, it is still the prologue that counts.
             begin = max(at, start + function.body)
@@ -93,6 +93,7 @@ class _Reader:
         self._prologues: dict[bytes, tuple[int, int]] = {}
         self._epilogues: dict[tuple[bytes, int], tuple[int, int]] = {}
         self._packed: dict[int, _Function] = {}
+        self._scopes = 0
 
     def length(self, word: int) -> int:
         """Return how long the function is, 0 where its record can't be read."""
@@ -119,7 +120,7 @@ class _Reader:
         return found._replace(length=4 * (word >> 2 & 0x7FF))
 
     def record(self, address: int) -> _Function:
-        """Lower an ``.xdata`` record. Raises Malformed."""
+        """Lower an ``.xdata`` record. Raises Malformed, LimitExceeded."""
         head = self._image.at(address, 8)
         word = int.from_bytes(head[:4], "little")
         count, words, at = word >> 22 & 31, word >> 27, 4
@@ -132,6 +133,9 @@ class _Reader:
             raise Malformed(".xdata version", offset=address, expected=0, got=word >> 18 & 3)
         single = word >> 21 & 1
         scopes = 0 if single else count
+        self._scopes += scopes
+        if self._scopes > _MAX_EPILOGUES:
+            raise LimitExceeded("epilogues of an image", _MAX_EPILOGUES)
         size = 4 * (scopes + words)
         body = self._image.at(address + at, size)
         if len(body) < size:

@@ -34,7 +34,7 @@ class ArchRules:
 
     def parameters(self, mask: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Return the row of kernels/unwind.py's P_ parameters."""
-        from deadreckon.kernels import unwind  # noqa: PLC0415  (numba is loaded when a stack is walked, not before)
+        from deadreckon.kernels import _signals, unwind  # noqa: PLC0415  (numba is loaded when a stack is walked, not before)
 
         registers = REGISTER_SETS[self.arch]
         saved = sum(1 << registers.index(name) for name in self.callee_saved)
@@ -47,5 +47,6 @@ class ArchRules:
         row[unwind.P_CALLEE_SAVED] = saved
         row[unwind.P_MASK] = mask - (1 << 64) if mask >> 63 else mask
         row[unwind.P_FP_KIND] = unwind.FP_RECORD if self.frame_record else unwind.FP_NONE
-        row[unwind.P_CALL] = {"x86": unwind.CALL_X86, "arm64": unwind.CALL_ARM64, "arm": unwind.CALL_ARM}[self.call]
+        calls = {"x86": _signals.CALL_X86, "arm64": _signals.CALL_ARM64, "arm": _signals.CALL_ARM}
+        row[unwind.P_CALL] = calls[self.call]
         return row
