@@ -6,10 +6,34 @@ from typing import TYPE_CHECKING
 
 from elftools.ehabi.decoder import EHABIBytecodeDecoder
 
+from oracle.rules import apply, index_at
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deadreckon.model.tables import RuleTable
+
 _NAMES = ("r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "fp", "ip", "sp", "lr", "pc")
+
+
+REGISTERS = {i: 0x1000_0000 + 0x111_1110 * i for i in range(16)}
+LEAF = {13: REGISTERS[13], 15: REGISTERS[14]}
+
+
+def memory(address: int, size: int) -> int:
+    """Return a number that tells its address; every address can be read."""
+    return (address * 0x9E37_79B1 + 0x7F4A_7C15) % (1 << 8 * size)
+
+
+def caller(table: RuleTable, rva: int) -> dict[int, int] | None:
+    """Return what a rule says of the caller, without the registers it leaves alone."""
+    found = apply(table, rva, REGISTERS, memory, pc=15, sp=13, word=4)
+    if found is None:
+        return None
+    index = index_at(table, rva)
+    first, count = table.rules[index, 4:]
+    named = {13, 15, *table.saved[first : first + count, 0].tolist()}
+    return {r: v for r, v in sorted(found.items()) if r in named}
 
 
 def run(codes: bytes, registers: Mapping[int, int], read: Callable[[int, int], int]) -> dict[int, int] | None:
