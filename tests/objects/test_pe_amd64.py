@@ -209,6 +209,19 @@ def test_leaf_functions() -> None:
     assert agree(table, function, start) == len(function.points)
 
 
+@pytest.mark.parametrize("pointer", [0, 0x1_4000_4000])
+def test_image_with_code_of_another_architecture(pointer: int) -> None:
+    """ARM64EC: entries of its code are elsewhere, so that what has none here may be anything."""
+    function = random_function(random.Random(2))
+    file = with_table(entry(TEXT, TEXT + len(function.code)), function.record(), bytes(function.code) + bytes(64))
+    config = struct.pack("<I", 0x140) + bytes(0xC4) + struct.pack("<Q", pointer)
+    file.sections.append((".config", 0x5000, config, DATA))
+    file.directories[10] = (0x5000, 0x140)
+    table = read(file).rules
+    assert agree(table, function) == len(function.points)
+    assert (index_at(table, TEXT + len(function.code)) is None) is bool(pointer)
+
+
 def test_no_exception_table() -> None:
     """Without one nothing is known: code of a compiler that writes none would pass for leaf functions."""
     file = with_table(b"", b"", b"\x90" * 64)

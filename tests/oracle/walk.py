@@ -92,12 +92,12 @@ class _Walker:
                     return END
                 caller = self.apply(rule)
                 if caller is not None and self.moved(rule, caller, pc, sp):
-                    if caller[layout.pc] < 4096:
+                    if caller[layout.pc] < 4096 and not rule.signal:
                         return END if caller[layout.pc] == 0 else NO_CALLER
                     found = caller, CFI
-            if found is None and self.trust == CONTEXT and rule is None and self.is_wild(pc, image):
+            if found is None and not self.is_return and rule is None and self.is_wild(pc, image):
                 found = self.wild_call(sp)
-            if found is None and self.trust == CONTEXT and rule is None:
+            if found is None and not self.is_return and rule is None:
                 found = self.leaf(pc, image)
             if found is None and not (rule is not None and self.trust == CFI):
                 found = self.frame_pointer(sp)

@@ -666,7 +666,7 @@ def _walk(
                                     moved = True  # The handler may have run on a stack of its own.
                                 if moved:
                                     found = TRUST_CFI
-            if found and caller[p[P_PC]] < 4096:
+            if found and next_return and caller[p[P_PC]] < 4096:
                 # Thread starts are entered with a return address of 0: a true end, if unwind information led here.
                 stops[t] = STOP_END if caller[p[P_PC]] == 0 else STOP_NO_CALLER
                 break
@@ -677,9 +677,9 @@ def _walk(
                     next_return = False
                     caller[p[P_PC]] &= mask
                     found = TRUST_CFI
-            if not found and trust == TRUST_CONTEXT and not covered:
-                # A call through a wild pointer: nothing has run since, so the return address is where the call put it
-                # and every register is still the caller's.
+            if not found and not is_return and not covered:
+                # A call through a wild pointer, also one that a signal interrupted: nothing has run since, so the return
+                # address is where the call put it and every register is still the caller's.
                 wild = m < 0 or not _executable(pc, m, mod_start, modules, region_start, region_end, access)
                 if wild:
                     target = np.uint64(0)
@@ -710,7 +710,7 @@ def _walk(
                         known = valid
                         found = TRUST_SCAN
                         next_return = True
-            if not found and trust == TRUST_CONTEXT and not covered and m >= 0 and p[P_LR] >= 0:
+            if not found and not is_return and not covered and m >= 0 and p[P_LR] >= 0:
                 # A function that calls none keeps its return address in the link register. If it points into the same
                 # function, a call was made from here; if it is in the frame record as well, the record tells more.
                 target = regs[p[P_LR]] & mask

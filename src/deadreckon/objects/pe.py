@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DIRECTORY_EXCEPTION", "Headers", "PeIdentity", "Section", "headers", "identify"]
+__all__ = ["DIRECTORY_EXCEPTION", "DIRECTORY_LOAD_CONFIG", "Headers", "PeIdentity", "Section", "headers", "identify"]
 
 _MACHINES = {
     0x14C: Arch.X86,
@@ -33,7 +33,7 @@ _MACHINES = {
 }
 _OPTIONAL_MAGIC = {0x10B: 96, 0x20B: 112}
 """Offset of the data directories in the optional header, by its magic (PE32, PE32+)."""
-DIRECTORY_EXCEPTION = 3
+DIRECTORY_EXCEPTION, DIRECTORY_LOAD_CONFIG = 3, 10
 _DIRECTORY_DEBUG = 6
 _DEBUG_TYPE_CODEVIEW = 2
 _PORTABLE_PDB = 0x504D

@@ -66,10 +66,17 @@ def read(data: bytes | memoryview) -> PeRules:
         work.lost(Malformed(".pdata", offset=address, expected=f"{size} bytes in the file", got=len(table)))
     if len(rows) > _MAX_FUNCTIONS:
         work.lost(Malformed(".pdata", offset=address, expected=f"at most {_MAX_FUNCTIONS} entries", got=len(rows)))
-    if len(table) < size or len(rows) > _MAX_FUNCTIONS:
-        # What has lost its entry must not pass for a leaf function.
+    if len(table) < size or len(rows) > _MAX_FUNCTIONS or (image.arch is Arch.X86_64 and _hybrid(image)):
+        # What has no entry here need not be a leaf function.
         work.default = NO_RULE
     return PeRules(work.finish(image.text()), work.problems())
+
+
+def _hybrid(image: pe.Headers) -> bool:
+    """Say whether an x86-64 image has ARM64 code too (ARM64EC), whose entries are elsewhere."""
+    config = image.at(image.directory(pe.DIRECTORY_LOAD_CONFIG)[0], 0xD0)
+    size, metadata = config[:4], config[0xC8:]  # Size, CHPEMetadataPointer
+    return int.from_bytes(size, "little") >= 0xD0 and any(metadata)
 
 
 def _frames(image: pe.Headers) -> RuleTable:
