@@ -70,9 +70,9 @@ def test_every_entry_of_real_libraries(corpus: Path, name: str) -> None:
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize(("name", "depth"), [("offset_arm", 5), ("debug_frame_load_bias_arm", 8)])
+@pytest.mark.parametrize(("name", "depth"), [("offset_arm", 19), ("debug_frame_load_bias_arm", 8)])
 def test_stacks_of_android_programs(corpus: Path, name: str, depth: int) -> None:
-    """Program counters and stack pointers of every frame, here up to the signal handler's."""
+    """Program counters and stack pointers of every frame, through a signal handler and a jump to 0 too."""
     folder = corpus / "native/unwindstack/offline" / name
     expected = json.loads((folder / "../../expected_frames.json").read_text())[name]
     crash, tables = android_crash(folder)

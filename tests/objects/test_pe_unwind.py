@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deadreckon.errors import Malformed
+from deadreckon.kernels._jit import JIT
 from deadreckon.model.tables import NO_RULE
 from deadreckon.objects import pe, pe_unwind
 from oracle.frames import check, decode, rule_at
@@ -16,6 +17,7 @@ from synth.cfi import FrameSection, def_cfa, offset
 from synth.pe import ARM64, CODE, DATA, EXCEPTION, TEXT, X86, Pe, looping, with_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from deadreckon.model.tables import RuleTable
@@ -29,9 +31,16 @@ def read(file: Pe | bytes) -> pe_unwind.PeRules:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _wrapping_integers() -> Iterator[None]:
+    """Without numba (NUMBA_DISABLE_JIT=1) the kernel for DWARF computes with numpy's scalars, which warn."""
+    with np.errstate(over="warn" if JIT else "ignore"):
+        yield
+
+
 def frames(count: int, *, is_eh: bool = True, address: int = 0) -> bytes:
     section = FrameSection(is_eh=is_eh, address=BASE + address, address_size=4)
-    cie = section.cie(def_cfa(4, 4) + offset(8, 1), ra=8, data_align=-4)
+    cie = section.cie(def_cfa(4, 4) + offset(8, 1), ra=8, data=-4)
     for i in range(count):
         section.fde(cie, BASE + TEXT + 0x20 * i, 0x10)
     return bytes(section)
@@ -110,8 +119,8 @@ def test_real_x86_of_gnu_tools(corpus: Path) -> None:
         address_size=4,
     )
     functions = 0
-    for start, rule in zip(truth.starts, truth.rules, strict=True):
+    for start in sorted(set(truth.starts)):
         row = int(np.searchsorted(table.rva, start - image.image_base, side="right")) - 1
-        assert rule_at(table, row) == rule, hex(start)
-        functions += rule is not None
+        assert rule_at(table, row) == truth.at(start), hex(start)
+        functions += truth.at(start) is not None
     assert functions > 200
