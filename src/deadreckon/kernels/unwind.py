@@ -678,8 +678,8 @@ def _walk(
                     caller[p[P_PC]] &= mask
                     found = TRUST_CFI
             if not found and not is_return and not covered:
-                # A call through a wild pointer, also one that a signal interrupted: nothing has run since, so the return
-                # address is where the call put it and every register is still the caller's.
+                # A call through a wild pointer, also one that a signal interrupted: nothing has run since, so the
+                # return address is where the call put it and every register is still the caller's.
                 wild = m < 0 or not _executable(pc, m, mod_start, modules, region_start, region_end, access)
                 if wild:
                     target = np.uint64(0)
