@@ -163,7 +163,7 @@ def test_what_a_dying_child_says_goes_into_the_message(
 ) -> None:
     """Lore: symbolic aborts with a page of Rust backtrace on a compressed section that claims 140 TB."""
     dying = tmp_path / "dying"
-    dying.write_text("#!/bin/sh\necho memory allocation failed >&2\necho stack backtrace: >&2\nread x\nkill -ABRT $$\n")
+    dying.write_text("#!/bin/sh\nread x\necho memory allocation failed >&2\necho stack backtrace: >&2\nkill -ABRT $$\n")
     dying.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(dying))
     builder = Builder(seconds=20, max_bytes=GiB)

@@ -48,12 +48,12 @@ CREATE INDEX tags_pair ON tags (name, value);
 """
 _QUERY = """
 SELECT key, kind, source, added, used, size, problem, stamp FROM files
-WHERE (?1 IS NULL OR key IN (SELECT key FROM objects WHERE debug_id IN (SELECT value FROM json_each(?1))
-                                                        OR code_id IN (SELECT value FROM json_each(?1))))
-  AND (?2 IS NULL OR kind IN (SELECT value FROM json_each(?2)))
-  AND (?3 IS NULL OR key IN (SELECT tags.key FROM tags JOIN json_each(?3) AS wanted
+WHERE (:ids IS NULL OR key IN (SELECT key FROM objects WHERE debug_id IN (SELECT value FROM json_each(:ids))
+                                                        OR code_id IN (SELECT value FROM json_each(:ids))))
+  AND (:kinds IS NULL OR kind IN (SELECT value FROM json_each(:kinds)))
+  AND (:tags IS NULL OR key IN (SELECT tags.key FROM tags JOIN json_each(:tags) AS wanted
                              ON tags.name = wanted.key AND tags.value = wanted.value
-                             GROUP BY tags.key HAVING count(*) = (SELECT count(*) FROM json_each(?3))))
+                             GROUP BY tags.key HAVING count(*) = (SELECT count(*) FROM json_each(:tags))))
 ORDER BY added, key
 """
 _T = TypeVar("_T")
@@ -162,11 +162,11 @@ class Index:
         ``ident`` is a debug id in any spelling, a code id or a GNU build id of an object in the file; all of ``tags``
         have to be there; without ``kinds``, all kinds are meant.
         """
-        values = (
-            json.dumps(spellings(ident)) if ident is not None else None,
-            json.dumps(list(kinds)) if kinds else None,
-            json.dumps(dict(tags)) if tags else None,
-        )
+        values = {
+            "ids": json.dumps(spellings(ident)) if ident is not None else None,
+            "kinds": json.dumps(list(kinds)) if kinds else None,
+            "tags": json.dumps(dict(tags)) if tags else None,
+        }
 
         def work(db: sqlite3.Connection) -> list[Entry]:
             self._sync(db, walk(self.root))
