@@ -89,7 +89,7 @@ def test_paths_and_rules(root: Path, path: str, remap: list[str]) -> None:
 @pytest.mark.parametrize(
     ("path", "remap"),
     [
-        ("/root/src/app/main.c", []),
+        ("/elsewhere/src/app/main.c", []),
         ("/app/main.c", []),
         ("main.c", []),
         ("/builds2/app/main.c", ["/builds=>src"]),
