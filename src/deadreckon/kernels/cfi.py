@@ -1,11 +1,10 @@
 """Call frame information: ``.eh_frame`` and ``.debug_frame`` to the columns of a RuleTable.
 
-Sources: DWARF 5 section 6.4 (call frame information) and 7.24 (its encoding); Linux Standard Base 5.0 Core,
-"Exception Frames" (``.eh_frame``, augmentations, pointer encodings); "DWARF for the Arm 64-bit Architecture"
+Sources: DWARF 5 section 6.4 (call frame information) and 7.24 (its encoding); "DWARF for the Arm 64-bit Architecture"
 (``DW_CFA_AARCH64_negate_ra_state``). The oracle is pyelftools' own table decoder (tests/kernels/test_cfi.py).
 
-Two kernels: ``scan`` finds the CIEs and FDEs, ``lower`` runs the programs of the FDEs in address order. A record
-whose length contradicts the format ends the reading; one whose contents do is skipped, or the rest of its function.
+``_records.scan`` finds the CIEs and FDEs; the programs of the FDEs run here, in address order. A program that
+contradicts the format costs the rest of its function.
 """
 
 from __future__ import annotations
@@ -16,6 +15,21 @@ import numpy as np
 from numba import types
 
 from deadreckon.kernels._jit import array, kernel
+from deadreckon.kernels._leb import fixed, sleb, uleb
+from deadreckon.kernels._records import (
+    CIE_CODE,
+    CIE_DATA,
+    CIE_FLAGS,
+    CIE_FROM,
+    CIE_RA,
+    CIE_TO,
+    FDE_CIE,
+    FDE_END,
+    FDE_FROM,
+    FDE_START,
+    FDE_TO,
+    scan,
+)
 from deadreckon.model.tables import (
     CFA_EXPR,
     CFA_NONE,
@@ -29,7 +43,6 @@ from deadreckon.model.tables import (
     REG_UNDEFINED,
     REG_VAL_EXPR,
     REG_VAL_OFFSET,
-    SIGNAL_FRAME,
     SIGNED_RA,
     RuleTable,
 )
@@ -43,252 +56,11 @@ _REGISTERS = 34
 _STATES = 32  # DW_CFA_remember_state nests one deep in what compilers write.
 _STATE = _REGISTERS * 2 + 4  # kinds, values, then cfa_kind, cfa_reg, cfa_offset, signed
 
-# Columns of a CIE record.
-_CIE_OFFSET, _CIE_CODE, _CIE_DATA, _CIE_RA, _CIE_ENC, _CIE_FLAGS, _CIE_FROM, _CIE_TO, _CIE_Z, _CIE_PTR = range(10)
-# Columns of an FDE record.
-_FDE_START, _FDE_END, _FDE_CIE, _FDE_FROM, _FDE_TO = range(5)
-
 _BYTES = array(types.uint8, readonly=True)
 _I64, _U32, _I32, _U8 = types.int64, types.uint32, types.int32, types.uint8
 
 _MAX_I32 = 0x7FFF_FFFF
 _ROWS_FULL, _RULES_FULL = -1, -2
-
-
-@kernel()
-def _uleb(data, at, end):
-    """Return (value, next offset); next is -1 where the number runs past ``end`` or past 64 bits."""
-    value = np.uint64(0)
-    shift = np.uint64(0)
-    while at < end and shift < 70:
-        byte = np.uint64(data[at])
-        at += 1
-        if shift < 64:
-            value |= (byte & np.uint64(0x7F)) << shift
-        shift += np.uint64(7)
-        if byte < 0x80:
-            return np.int64(value), at
-    return np.int64(0), -1
-
-
-@kernel()
-def _sleb(data, at, end):
-    """Return (value, next offset) of a signed LEB128; next is -1 on error."""
-    value = np.uint64(0)
-    shift = np.uint64(0)
-    while at < end and shift < 70:
-        byte = np.uint64(data[at])
-        at += 1
-        if shift < 64:
-            value |= (byte & np.uint64(0x7F)) << shift
-        shift += np.uint64(7)
-        if byte < 0x80:
-            if shift < 64 and byte & np.uint64(0x40):
-                value |= ~np.uint64(0) << shift
-            return np.int64(value), at
-    return np.int64(0), -1
-
-
-@kernel()
-def _fixed(data, at, size):
-    """Return ``size`` bytes at ``at`` as a little-endian u64; the caller has checked the bounds."""
-    value = np.uint64(0)
-    for i in range(size):
-        value |= np.uint64(data[at + i]) << np.uint64(8 * i)
-    return value
-
-
-@kernel()
-def _pointer(data, at, end, enc, pointer_size, section_addr, text_addr, data_addr):
-    """Return (address, next offset) of a pointer in a DW_EH_PE encoding; next is -1 on error."""
-    form = enc & 0x0F
-    start = at
-    if form == 0x01:
-        raw, at = _uleb(data, at, end)
-        value = np.uint64(raw)
-    elif form == 0x09:
-        raw, at = _sleb(data, at, end)
-        value = np.uint64(raw)
-    else:
-        size = pointer_size
-        if form == 0x02 or form == 0x0A:
-            size = 2
-        elif form == 0x03 or form == 0x0B:
-            size = 4
-        elif form == 0x04 or form == 0x0C:
-            size = 8
-        elif form != 0x00:
-            return np.uint64(0), -1
-        if at + size > end:
-            return np.uint64(0), -1
-        value = _fixed(data, at, size)
-        at += size
-        if form & 0x08 and size < 8 and value >> np.uint64(8 * size - 1):
-            value |= ~np.uint64(0) << np.uint64(8 * size)
-    if at < 0:
-        return np.uint64(0), -1
-    application = enc & 0x70
-    if application == 0x10:
-        value += np.uint64(section_addr) + np.uint64(start)
-    elif application == 0x20:
-        value += np.uint64(text_addr)
-    elif application == 0x30:
-        value += np.uint64(data_addr)
-    elif application != 0:
-        return np.uint64(0), -1
-    if pointer_size == 4:
-        value &= np.uint64(0xFFFF_FFFF)
-    return value, at
-
-
-@kernel()
-def _read_cie(data, at, end, pointer_size, row):
-    """Fill a CIE's columns from its version byte on; returns False where it can't be used."""
-    version = data[at]
-    at += 1
-    if version != 1 and version != 3 and version != 4:
-        return False
-    augmentation = at
-    while at < end and data[at] != 0:
-        at += 1
-    if at >= end:
-        return False
-    augmentation_end = at
-    at += 1
-    row[_CIE_PTR] = pointer_size
-    if augmentation_end - augmentation == 2 and data[augmentation] == 0x65 and data[augmentation + 1] == 0x68:
-        at += pointer_size  # "eh", of GCC before 3: a pointer that nothing reads any more.
-    if version == 4:
-        if at + 2 > end or data[at + 1] != 0:
-            return False
-        row[_CIE_PTR] = data[at]
-        at += 2
-        if row[_CIE_PTR] != 4 and row[_CIE_PTR] != 8:
-            return False
-    row[_CIE_CODE], at = _uleb(data, at, end)
-    if at < 0:
-        return False
-    row[_CIE_DATA], at = _sleb(data, at, end)
-    if at < 0 or at >= end:
-        return False
-    if version == 1:
-        row[_CIE_RA] = data[at]
-        at += 1
-    else:
-        row[_CIE_RA], at = _uleb(data, at, end)
-        if at < 0:
-            return False
-    row[_CIE_ENC] = 0
-    row[_CIE_FLAGS] = 0
-    row[_CIE_Z] = 0
-    if augmentation < augmentation_end and data[augmentation] == 0x7A:  # z
-        row[_CIE_Z] = 1
-        length, at = _uleb(data, at, end)
-        if at < 0 or length < 0 or length > end - at:
-            return False
-        instructions = at + length
-        for i in range(augmentation + 1, augmentation_end):
-            letter = data[i]
-            if letter == 0x52:  # R: how FDEs write addresses
-                if at >= instructions:
-                    return False
-                row[_CIE_ENC] = data[at]
-                at += 1
-            elif letter == 0x50:  # P: personality routine
-                if at >= instructions:
-                    return False
-                enc = data[at]
-                _, at = _pointer(data, at + 1, instructions, enc & 0x0F, row[_CIE_PTR], 0, 0, 0)
-                if at < 0:
-                    return False
-            elif letter == 0x4C:  # L: encoding of the LSDA pointer
-                at += 1
-            elif letter == 0x53:  # S: signal frame
-                row[_CIE_FLAGS] |= SIGNAL_FRAME
-            elif letter == 0x42 or letter == 0x47:  # B: pointers signed with key B; G: tagged stack
-                pass
-            else:
-                break
-        at = instructions
-    elif augmentation < augmentation_end and data[augmentation] != 0x65:
-        return False  # An unknown augmentation changes the layout of what follows.
-    row[_CIE_FROM] = at
-    row[_CIE_TO] = end
-    return row[_CIE_CODE] >= 0
-
-
-@kernel(_I64(_BYTES, _I64, _I64, _I64, _I64, types.boolean, array(_I64, 2), array(_I64, 2), array(_I64)))
-def _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts):
-    """Collect CIEs, then FDEs; ``counts`` receives how many of each. Returns the offset where reading ended."""
-    size = len(data)
-    n_cie = n_fde = 0
-    reached = 0
-    for collect_fdes in (False, True):
-        at = 0
-        while at + 4 <= size:
-            record = at
-            length = np.int64(_fixed(data, at, 4))
-            at += 4
-            wide = length == 0xFFFF_FFFF
-            if wide:
-                if at + 8 > size:
-                    break
-                length = np.int64(_fixed(data, at, 8))
-                at += 8
-            if length == 0:
-                # The terminator of .eh_frame; linkers leave some in the middle (crtend.o before more input).
-                continue
-            if length < 0 or length > size - at:
-                break
-            end = at + length
-            id_size = 8 if wide and not is_eh else 4
-            if length < id_size:
-                at = end
-                continue
-            id_at = at
-            cie_id = np.int64(_fixed(data, at, id_size))
-            at += id_size
-            if is_eh:
-                is_cie = cie_id == 0
-            else:
-                is_cie = cie_id == (-1 if wide else 0xFFFF_FFFF)
-            if is_cie and not collect_fdes:
-                if n_cie < len(cies) and at < end:
-                    row = cies[n_cie]
-                    row[_CIE_OFFSET] = record
-                    if _read_cie(data, at, end, pointer_size, row):
-                        n_cie += 1
-            elif not is_cie and collect_fdes:
-                target = id_at - cie_id if is_eh else cie_id
-                low, high = 0, n_cie
-                while low < high:
-                    middle = (low + high) >> 1
-                    if cies[middle, _CIE_OFFSET] < target:
-                        low = middle + 1
-                    else:
-                        high = middle
-                if low < n_cie and cies[low, _CIE_OFFSET] == target and n_fde < len(fdes):
-                    cie = cies[low]
-                    enc = cie[_CIE_ENC]
-                    begin, at = _pointer(data, at, end, enc, cie[_CIE_PTR], section_addr, text_addr, data_addr)
-                    if at >= 0:
-                        span, at = _pointer(data, at, end, enc & 0x0F, cie[_CIE_PTR], 0, 0, 0)
-                    if at >= 0 and cie[_CIE_Z]:
-                        length, at = _uleb(data, at, end)
-                        at = at + length if at >= 0 and 0 <= length <= end - at else -1
-                    # Discarded functions keep an FDE at address 0 (GNU ld --gc-sections).
-                    if at >= 0 and span != 0 and begin != 0 and np.int64(begin + span) > np.int64(begin) > 0:
-                        fdes[n_fde, _FDE_START] = np.int64(begin)
-                        fdes[n_fde, _FDE_END] = np.int64(begin + span)
-                        fdes[n_fde, _FDE_CIE] = low
-                        fdes[n_fde, _FDE_FROM] = at
-                        fdes[n_fde, _FDE_TO] = end
-                        n_fde += 1
-            at = end
-        reached = at
-    counts[0] = n_cie
-    counts[1] = n_fde
-    return reached
 
 
 @kernel()
@@ -298,8 +70,8 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
     ``out`` receives (next offset, next location, depth of the state stack, fuel left, expressions reach). Returns 1
     when a location was advanced (a row is complete), 0 at the end of the program, -1 where the program is malformed.
     """
-    code_align = cie[_CIE_CODE]
-    data_align = cie[_CIE_DATA]
+    code_align = cie[CIE_CODE]
+    data_align = cie[CIE_DATA]
     cfa = 2 * _REGISTERS
     depth = out[2]
     result = 0
@@ -315,7 +87,7 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
         if high == 1:  # DW_CFA_advance_loc
             advance = (op & 0x3F) * code_align
         elif high == 2:  # DW_CFA_offset
-            value, at = _uleb(data, at, end)
+            value, at = uleb(data, at, end)
             register = op & 0x3F
             if register < _REGISTERS:
                 state[register] = REG_OFFSET
@@ -335,7 +107,7 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
             if at + size > end:
                 result = -1
                 break
-            advance = np.int64(_fixed(data, at, size)) * code_align
+            advance = np.int64(fixed(data, at, size)) * code_align
             at += size
             if advance < 0:
                 result = -1
@@ -359,19 +131,19 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
             result = -1
             break
         elif op == 0x0E:  # DW_CFA_def_cfa_offset
-            state[cfa + 2], at = _uleb(data, at, end)
+            state[cfa + 2], at = uleb(data, at, end)
         elif op == 0x13:  # DW_CFA_def_cfa_offset_sf
-            value, at = _sleb(data, at, end)
+            value, at = sleb(data, at, end)
             state[cfa + 2] = value * data_align
         elif op == 0x0F:  # DW_CFA_def_cfa_expression
             state[cfa] = CFA_EXPR
             state[cfa + 2] = at
-            length, at = _uleb(data, at, end)
+            length, at = uleb(data, at, end)
             at = at + length if at >= 0 and 0 <= length <= end - at else -1
         elif op == 0x2E:  # DW_CFA_GNU_args_size
-            _, at = _uleb(data, at, end)
+            _, at = uleb(data, at, end)
         else:
-            register, at = _uleb(data, at, end)
+            register, at = uleb(data, at, end)
             if at < 0:
                 result = -1
                 break
@@ -379,7 +151,7 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
             kind = np.int64(-1)
             value = np.int64(0)
             if op == 0x05:  # DW_CFA_offset_extended
-                value, at = _uleb(data, at, end)
+                value, at = uleb(data, at, end)
                 kind = REG_OFFSET
                 value *= data_align
             elif op == 0x06:  # DW_CFA_restore_extended
@@ -391,34 +163,34 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
             elif op == 0x08:  # DW_CFA_same_value
                 kind = REG_SAME
             elif op == 0x09:  # DW_CFA_register
-                value, at = _uleb(data, at, end)
+                value, at = uleb(data, at, end)
                 kind = REG_REGISTER
             elif op == 0x0C:  # DW_CFA_def_cfa
                 state[cfa] = CFA_REG
                 state[cfa + 1] = register
-                state[cfa + 2], at = _uleb(data, at, end)
+                state[cfa + 2], at = uleb(data, at, end)
             elif op == 0x0D:  # DW_CFA_def_cfa_register
                 state[cfa + 1] = register
             elif op == 0x10 or op == 0x16:  # DW_CFA_expression, DW_CFA_val_expression
                 kind = REG_EXPR if op == 0x10 else REG_VAL_EXPR
                 value = at
-                length, at = _uleb(data, at, end)
+                length, at = uleb(data, at, end)
                 at = at + length if at >= 0 and 0 <= length <= end - at else -1
             elif op == 0x11 or op == 0x15:  # DW_CFA_offset_extended_sf, DW_CFA_val_offset_sf
-                value, at = _sleb(data, at, end)
+                value, at = sleb(data, at, end)
                 kind = REG_OFFSET if op == 0x11 else REG_VAL_OFFSET
                 value *= data_align
             elif op == 0x12:  # DW_CFA_def_cfa_sf
                 state[cfa] = CFA_REG
                 state[cfa + 1] = register
-                value, at = _sleb(data, at, end)
+                value, at = sleb(data, at, end)
                 state[cfa + 2] = value * data_align
             elif op == 0x14:  # DW_CFA_val_offset
-                value, at = _uleb(data, at, end)
+                value, at = uleb(data, at, end)
                 kind = REG_VAL_OFFSET
                 value *= data_align
             elif op == 0x2F:  # DW_CFA_GNU_negative_offset_extended
-                value, at = _uleb(data, at, end)
+                value, at = uleb(data, at, end)
                 kind = REG_OFFSET
                 value *= -data_align
             else:
@@ -453,7 +225,7 @@ def _expression(data, at, blob, used, copied):
     """
     if copied[at] >= 0:
         return np.int64(copied[at]), used
-    length, body = _uleb(data, at, len(data))
+    length, body = uleb(data, at, len(data))
     total = body + length - at
     # The PLT has one expression for thousands of rows: look among the last ones before adding another.
     back = used
@@ -512,19 +284,19 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, 
     usable = False
     last_rule = np.int64(NO_RULE)
     for f in range(len(fdes)):
-        start = fdes[f, _FDE_START]
-        limit = fdes[f, _FDE_END]
-        cie = cies[fdes[f, _FDE_CIE]]
+        start = fdes[f, FDE_START]
+        limit = fdes[f, FDE_END]
+        cie = cies[fdes[f, FDE_CIE]]
         if start < image_base or limit - image_base > 0xFFFF_FFFE or limit <= previous_end:
             continue
-        if fdes[f, _FDE_CIE] != last_cie:
-            last_cie = fdes[f, _FDE_CIE]
+        if fdes[f, FDE_CIE] != last_cie:
+            last_cie = fdes[f, FDE_CIE]
             state[:] = 0
             initial[:] = 0
             out[2] = 0
-            at = cie[_CIE_FROM]
+            at = cie[CIE_FROM]
             while True:
-                code = _run(data, at, cie[_CIE_TO], cie, state, initial, stack, 0, 1, out, fuel)
+                code = _run(data, at, cie[CIE_TO], cie, state, initial, stack, 0, 1, out, fuel)
                 fuel = out[3]
                 if code != 1:
                     break
@@ -535,8 +307,8 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, 
             continue  # Without its common part a function's program means something else.
         state[:] = initial
         out[2] = 0
-        at = fdes[f, _FDE_FROM]
-        end = fdes[f, _FDE_TO]
+        at = fdes[f, FDE_FROM]
+        end = fdes[f, FDE_TO]
         location = start
         if n_rows and previous_end < start and last_rule != NO_RULE:
             if n_rows >= len(rva):
@@ -556,11 +328,11 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, 
                 )
             if reached > previous_end and reached > location:
                 # Describe the state as a rule.
-                flags = cie[_CIE_FLAGS] | (cie[_CIE_RA] & 0xFF) << 8
+                flags = cie[CIE_FLAGS] | (cie[CIE_RA] & 0xFF) << 8
                 if state[cfa + 3]:
                     flags |= SIGNED_RA
                 n_current = 0
-                valid = state[cfa] != CFA_NONE and 0 <= cie[_CIE_RA] < _REGISTERS
+                valid = state[cfa] != CFA_NONE and 0 <= cie[CIE_RA] < _REGISTERS
                 cfa_offset = state[cfa + 2]
                 if valid and state[cfa] == CFA_EXPR:
                     cfa_offset, used = _expression(data, state[cfa + 2], blob, used, copied)
@@ -577,7 +349,7 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, 
                         value, used = _expression(data, value, blob, used, copied)
                     if kind == REG_UNDEFINED:
                         value = 0
-                        if r == cie[_CIE_RA]:
+                        if r == cie[CIE_RA]:
                             flags |= END_OF_STACK
                     if not -_MAX_I32 <= value <= _MAX_I32:
                         kind = REG_UNDEFINED
@@ -682,9 +454,9 @@ def rules_from_frames(
     cies = np.zeros((min(size // 12 + 1, 65_536), 10), np.int64)
     fdes = np.zeros((size // 12 + 1, 5), np.int64)
     counts = np.zeros(4, np.int64)
-    _scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts)
+    scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fdes, counts)
     fdes = fdes[: counts[1]]
-    fdes = np.ascontiguousarray(fdes[np.argsort(fdes[:, _FDE_START], kind="stable")])
+    fdes = np.ascontiguousarray(fdes[np.argsort(fdes[:, FDE_START], kind="stable")])
     # A row takes an instruction that advances and one that changes a rule; an FDE adds its start and its end.
     n_rows = size // 2 + 2 * len(fdes) + 2
     rva = np.empty(n_rows, np.uint32)

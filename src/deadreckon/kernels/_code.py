@@ -1,0 +1,146 @@
+"""Code as the walker knows it: what is executable, what is one function, what can be a return address.
+
+Kernels hand it on as one tuple: (start u64[m], end u64[m], columns i64[m, MODULE_COLUMNS]) of the modules and
+(start u64[r], end u64[r], access u8[r]) of the report's memory regions, both sorted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deadreckon.kernels._jit import kernel, view_u32
+from deadreckon.kernels._memory import find, load, region
+from deadreckon.kernels._signals import CALL_ARM64, CALL_X86
+from deadreckon.model.tables import NO_RULE
+
+# Module columns, by index: addresses and lengths of the tables.
+(
+    M_RVA,
+    M_ROWS,
+    M_RULE,
+    M_RULES,
+    M_N_RULES,
+    M_SAVED,
+    M_N_SAVED,
+    M_EXPR,
+    M_N_EXPR,
+    M_RANGES,
+    M_N_RANGES,
+    M_LOCS,
+    M_BASE,
+    M_N_BASE,
+    M_TEXT,
+    M_N_TEXT,
+    M_ENTRIES,
+    M_N_ENTRIES,
+) = range(18)
+MODULE_COLUMNS = 18
+
+_EXECUTE = 4
+
+
+@kernel()
+def _follows_call(address, kind, memory):
+    """Say whether the instruction before an address is a call: 1 yes, 0 no, -1 where its bytes are not at hand."""
+    start, end, offset, buffer = memory
+    if kind == CALL_X86:
+        i = region(address - np.uint64(7), start, end)
+        if i < 0 or end[i] < address:
+            return -1
+        at = offset[i] + np.int64(address - start[i])
+        if buffer[at - 5] == 0xE8:  # call rel32
+            return 1
+        # call r/m (FF /2): the length follows from the ModRM byte; Intel SDM volume 2, table 2-2.
+        for length in range(2, 8):
+            if buffer[at - length] == 0xFF:
+                modrm = np.int64(buffer[at - length + 1])
+                if modrm & 0x38 != 0x10:
+                    continue
+                mode = modrm >> 6
+                size = 2
+                if mode != 3:
+                    if modrm & 7 == 4:
+                        size += 1
+                        if mode == 0 and length >= 3 and buffer[at - length + 2] & 7 == 5:
+                            size += 4
+                    elif mode == 0 and modrm & 7 == 5:
+                        size += 4
+                    if mode == 1:
+                        size += 1
+                    elif mode == 2:
+                        size += 4
+                if size == length:
+                    return 1
+        return 0
+    value, ok = load(address - np.uint64(4), 4, memory)
+    if not ok:
+        return -1
+    if kind == CALL_ARM64:  # BL; BLR and its authenticating forms
+        return 1 if value >> np.uint64(26) == 0x25 or value & np.uint64(0xFEFF_F000) == 0xD63F_0000 else 0
+    return -1
+
+
+@kernel()
+def executable(address, m, code):
+    """Say whether an address in module ``m`` holds code, as far as the report or the module's sections tell."""
+    mod_start, _, modules, region_start, region_end, access = code
+    if len(region_start):
+        r = region(address, region_start, region_end)
+        if r < 0 or not access[r] & _EXECUTE:
+            return False
+    columns = modules[m]
+    if columns[M_N_TEXT] == 0:
+        return True
+    rva = address - mod_start[m]
+    text = view_u32(columns[M_TEXT], 2 * columns[M_N_TEXT])
+    for i in range(columns[M_N_TEXT]):
+        if text[2 * i] <= rva < text[2 * i + 1]:
+            return True
+    return False
+
+
+@kernel()
+def same_function(pc, other, m, code):
+    """Say whether two addresses are in one function of module ``m``; without known functions all of it is one."""
+    mod_start, mod_end, modules, _, _, _ = code
+    if other < mod_start[m] or other >= mod_end[m]:
+        return False
+    columns = modules[m]
+    count = columns[M_N_ENTRIES]
+    if not count:
+        return True
+    entries = view_u32(columns[M_ENTRIES], count)
+    return find(entries, count, pc - mod_start[m]) == find(entries, count, other - mod_start[m])
+
+
+@kernel()
+def plausible(address, kind, code, memory):
+    """Say whether a word found on a stack can be a return address: 2 follows a call, 1 can't be told, 0 no."""
+    mod_start, mod_end, modules, _, _, _ = code
+    before = address - np.uint64(1)
+    m = region(before, mod_start, mod_end)
+    if m < 0:
+        return 0
+    if not executable(before, m, code):
+        return 0
+    columns = modules[m]
+    rva = before - mod_start[m]
+    if columns[M_N_RANGES]:
+        i = find(view_u32(columns[M_RANGES], columns[M_N_RANGES]), columns[M_N_RANGES], rva)
+        if i < 0 or view_u32(columns[M_LOCS], columns[M_N_RANGES])[i] == NO_RULE:
+            return 0
+    if columns[M_ROWS]:
+        i = find(view_u32(columns[M_RVA], columns[M_ROWS]), columns[M_ROWS], rva)
+        if not columns[M_N_RANGES] and (i < 0 or view_u32(columns[M_RULE], columns[M_ROWS])[i] == NO_RULE):
+            return 0
+    called = _follows_call(address, kind, memory)
+    if called >= 0:
+        return 2 * called
+    if columns[M_N_ENTRIES]:
+        # Without code bytes: pointers to functions are common on stacks, a call as a function's very last instruction
+        # with the next function right behind it is rare (linux-mini.dmp: main and __libc_csu_fini above libc's frame).
+        entries = view_u32(columns[M_ENTRIES], columns[M_N_ENTRIES])
+        i = find(entries, columns[M_N_ENTRIES], rva + np.uint64(1))
+        if i >= 0 and np.uint64(entries[i]) == rva + np.uint64(1):
+            return 0
+    return 1
