@@ -234,7 +234,7 @@ def _process(options: argparse.Namespace) -> int:
     from deadreckon.engine import Engine
 
     if options.kind:
-        reports.detect(b"", options.kind)
+        reports.detect(reports.Probe(b""), options.kind)
     for path in options.symbols:
         if remote_source(path) is None and not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)

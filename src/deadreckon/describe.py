@@ -8,6 +8,8 @@ import traceback
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from deadreckon.errors import DeadreckonError, LimitExceeded, Malformed, MissingDependency, Unsupported
 from deadreckon.model.event import (
     SCHEMA,
@@ -24,7 +26,7 @@ from deadreckon.model.event import (
 if TYPE_CHECKING:
     from deadreckon.model.crash import Module, RawCrash
 
-__all__ = ["describe", "module_info", "unreadable"]
+__all__ = ["derived", "describe", "module_info", "unreadable"]
 
 
 def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
@@ -33,10 +35,13 @@ def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attac
         schema=SCHEMA,
         event_id=raw.event_id or digest[:32],
         status="ok",
-        source=source,
+        source=msgspec.structs.replace(source, format=raw.format),
         timestamp=_rfc3339(raw.timestamp),
         platform=raw.platform,
-        level="fatal" if any(t.crashed for t in raw.threads) else None,
+        level=raw.level or ("fatal" if any(t.crashed for t in raw.threads) else None),
+        release=raw.release,
+        environment=raw.environment,
+        message=raw.message,
         os=OsInfo(name=raw.os_name, version=raw.os_version, build=raw.os_build),
         arch=str(raw.arch),
         process=ProcessInfo(name=raw.process_name, pid=raw.pid, uptime_s=raw.uptime_s),
@@ -53,8 +58,16 @@ def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attac
         ]
         or None,
         attributes=dict(raw.attributes) or None,
-        attachments=attachments or None,
+        tags=dict(raw.tags) or None,
+        user=raw.user or None,
+        request=raw.request or None,
+        attachments=[*raw.attachments, *attachments] or None,
     )
+
+
+def derived(digest: str, number: int) -> str:
+    """Return what stands for the digest of the input's nth crash (the first has the input's own)."""
+    return hashlib.sha256(f"{digest}\0{number}".encode()).hexdigest()
 
 
 def module_info(module: Module, state: str) -> ModuleInfo:

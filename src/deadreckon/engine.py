@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from deadreckon import inputs, reports
 from deadreckon.config import Config, remote_source
-from deadreckon.describe import describe, module_info, unreadable
+from deadreckon.describe import derived, describe, module_info, unreadable
 from deadreckon.errors import (
     DeadreckonError,
     LimitExceeded,
@@ -181,7 +181,7 @@ class Engine:
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
                     crash.problems += problems
-                    yield self._event(crash, kind, looked, attributes)
+                    yield from self._events(crash, looked, attributes)
             except DeadreckonError as e:
                 yield unreadable(label, e, inputs.size_of(source))
             except OSError as e:
@@ -260,15 +260,11 @@ class Engine:
 
     # -- one crash ----------------------------------------------------------------------------------------------------
 
-    def _event(
-        self, crash: inputs.Crash, kind: str | None, paths: list[Place], attributes: dict[str, str] | None
-    ) -> Event:
+    def _events(self, crash: inputs.Crash, paths: list[Place], attributes: dict[str, str] | None) -> Iterator[Event]:
         data = crash.data
-        form = reports.detect(bytes(data[: reports.HEAD_BYTES]), kind)
-        assert form is not None
         digest = inputs.digest(data)
         source = Source(
-            format=form.name,
+            format=crash.form.name,
             name=os.path.basename(crash.name) if crash.name else None,
             size=len(data),
             sha256=digest,
@@ -277,25 +273,27 @@ class Engine:
         try:
             if len(data) > self.config.report.max_bytes:
                 raise LimitExceeded("report.max_bytes", self.config.report.max_bytes, len(data))
-            raw = reports.read(form, memoryview(data), self.config.report)
+            crashes = reports.read(crash.form, memoryview(data), self.config.report)
         except DeadreckonError as e:
             event = unreadable(crash.name, e, len(data))
             event.source, event.event_id = source, digest[:32]
             event.diagnostics = [*crash.problems, *(event.diagnostics or [])]
-            return event
-        raw.diagnostics[:0] = crash.problems
-        if attributes:
-            raw.attributes.update(attributes)
-        event = describe(raw, source, digest, crash.attachments)
-        self._resolve_stacks(raw, paths, event)
-        _conclude(event, raw)
-        return event
+            yield event
+            return
+        for number, raw in enumerate(crashes):
+            raw.diagnostics[:0] = crash.problems
+            if attributes:
+                raw.attributes.update(attributes)
+            event = describe(raw, source, digest if not number else derived(digest, number), crash.attachments)
+            self._resolve_stacks(raw, paths, event)
+            _conclude(event, raw)
+            yield event
 
     def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
         from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
         from deadreckon.symbolicate.native import ModuleSymbols, symbolicate  # noqa: PLC0415
-        from deadreckon.unwind.walk import modules_on_stacks, unwind  # noqa: PLC0415
+        from deadreckon.unwind.walk import modules_on_stacks, reported_frames, unwind  # noqa: PLC0415
 
         unused = _Resolved(None, ModuleSymbols(None, "unused"), [], 0.0)
         resolved = [unused] * len(raw.modules)
@@ -312,15 +310,17 @@ class Engine:
             wanted = set(table.module[table.module >= 0].tolist())
             if wanted <= known:
                 break
-        stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved])
+        stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved], reported_frames(raw))
         self._add_source(stacks, raw.modules, resolved)
         frames_of = dict(zip(numbers, stacks, strict=True))
         used = set(table.module.tolist())
+        for frame in (f for stack in stacks for f in stack if f.in_app is None):
+            frame.in_app = in_app(frame)
+        for number, exception in enumerate(event.exceptions or (), len(raw.threads)):
+            exception.frames = frames_of.get(number)
         event.threads = []
         for number, thread in enumerate(raw.threads):
             frames = frames_of.get(number)
-            for frame in frames or ():
-                frame.in_app = in_app(frame)
             shown = thread.registers.as_hex() if thread.registers is not None else None
             event.threads.append(
                 Thread(id=thread.id, name=thread.name, crashed=thread.crashed, registers=shown, frames=frames)

@@ -52,6 +52,7 @@ class Crash:
 
     data: Data
     name: str | None
+    form: reports.ReportFormat
     container: list[str] = field(default_factory=list)
     symbols: str | None = None
     attachments: list[Attachment] = field(default_factory=list)
@@ -98,12 +99,13 @@ def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimit
     """
     if not len(data):
         raise UnknownFormat("the input is empty")
-    head = bytes(data[: reports.HEAD_BYTES])
-    if kind or reports.detect(head) is not None:
-        yield Crash(data, name)
+    probe = reports.Probe(data, name)
+    if (form := reports.detect(probe, kind)) is not None:
+        yield Crash(data, name, form)
         return
     from deadreckon.wire import archive  # noqa: PLC0415  (most inputs are no archive)
 
+    head = probe.head
     artifact = objects.sniff(head)
     if artifact is not None:
         raise UnknownFormat(f"this is a debug file or an executable ({artifact}), not a crash")
@@ -117,19 +119,19 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
 
     problems: list[Diagnostic] = []
     attachments: list[Attachment] = []
-    found: list[tuple[bytes | Path, archive.Member]] = []
+    found: list[tuple[bytes | Path, archive.Member, reports.ReportFormat]] = []
     directory = Path(scratch) / "symbols"
     held = 0
     for at, member in enumerate(archive.unpack(data, limits, name=name, spool_dir=scratch, problems=problems)):
-        head = bytes(member.data[: reports.HEAD_BYTES])
-        if reports.detect(head) is not None:
+        probe = reports.Probe(member.data, member.name)
+        if (form := reports.detect(probe)) is not None:
             held += len(member.data)
             if held <= _IN_MEMORY:
-                found.append((bytes(member.data), member))
+                found.append((bytes(member.data), member, form))
             else:
-                found.append((write(Path(scratch) / f"crash-{at}", member.data), member))
+                found.append((write(Path(scratch) / f"crash-{at}", member.data), member, form))
             member.data = b""
-        elif objects.sniff(head) is not None:
+        elif objects.sniff(probe.head) is not None:
             directory.mkdir(exist_ok=True)
             write(directory / str(at), member.data)
         else:
@@ -137,10 +139,11 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
     if not found:
         detail = "; ".join(f"{p.code}: {p.message}" for p in problems[:3])
         raise UnknownFormat("the archive holds no crash report" + (f" ({detail})" if detail else ""))
-    for content, member in found:
+    for content, member, form in found:
         yield Crash(
             data=content if isinstance(content, bytes) else open_input(content),
             name=member.name,
+            form=form,
             container=list(member.container),
             symbols=str(directory) if directory.is_dir() else None,
             # Of several crashes nobody can tell whose the other files are.

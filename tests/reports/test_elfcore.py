@@ -346,12 +346,12 @@ def test_the_registry_takes_cores_and_the_sniffer_of_debug_files_does_not() -> N
         head = whole().finish()[:64]
         if order == 2:
             head = head[:5] + b"\2" + head[6:16] + b"\0\4" + head[18:]
-        found = reports.detect(head)
+        found = reports.detect(reports.Probe(head))
         assert found is not None
         assert found.name == "elfcore"
         assert objects.sniff(head) is None
     program = Core().image(PAGE)
-    assert reports.detect(program) is None
+    assert reports.detect(reports.Probe(program)) is None
     assert objects.sniff(program) == "elf"
 
 

@@ -6,7 +6,7 @@ Readers fill these; the unwinder and the symbolicator read them. Addresses are a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deadreckon.model.event import Diagnostic
+    from deadreckon.model.event import Attachment, Diagnostic, Frame
     from deadreckon.model.registers import Registers
 
 __all__ = ["MemoryMap", "Module", "RawCrash", "RawException", "RawFrame", "RawThread", "Regions"]
@@ -123,15 +123,13 @@ class RawFrame:
     """A frame that the report itself lists (nothing was unwound by us).
 
     ``is_return_address`` is data: formats differ in whether the address they print was already moved back into the
-    call instruction.
+    call instruction. Frames of managed languages have no address. ``reported`` is what the report says of the frame;
+    what our own look-up finds takes its place.
     """
 
-    instruction_addr: int
-    is_return_address: bool
-    function: str | None = None
-    filename: str | None = None
-    lineno: int | None = None
-    package: str | None = None
+    instruction_addr: int | None
+    is_return_address: bool = False
+    reported: Frame | None = None
 
 
 @dataclass(slots=True)
@@ -147,14 +145,19 @@ class RawThread:
 
 @dataclass(slots=True)
 class RawException:
-    """Why the process stopped: ``type`` is a short name (SIGSEGV), ``code`` its number as the report has it."""
+    """Why the process stopped: ``type`` is a short name (SIGSEGV), ``code`` its number as the report has it.
 
-    type: str
+    In a chain the root cause is last.
+    """
+
+    type: str | None
     value: str = ""
     code: int | None = None
     address: int | None = None
     mechanism: str | None = None
     thread_id: int | None = None
+    frames: list[RawFrame] | None = None
+    """The stack the exception itself carries, innermost first, where the format has one."""
 
 
 @dataclass(slots=True)
@@ -180,5 +183,15 @@ class RawCrash:
     regions: Regions | None = None
     address_mask: int | None = None
     """Bits of a code address that are no pointer-authentication code, where the report says so."""
-    attributes: dict[str, str] = field(default_factory=dict)
+    level: str | None = None
+    """How bad it is, where the report says so; by default ``fatal`` where a thread crashed."""
+    message: str | None = None
+    release: str | None = None
+    environment: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    user: dict[str, Any] = field(default_factory=dict)
+    request: dict[str, Any] = field(default_factory=dict)
+    attachments: list[Attachment] = field(default_factory=list)
+    """Files inside the report itself."""
+    attributes: dict[str, Any] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)

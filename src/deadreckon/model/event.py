@@ -79,6 +79,8 @@ class Frame(msgspec.Struct, omit_defaults=True, kw_only=True):
     symbol_addr: str | None = None
     package: str | None = None
     debug_id: str | None = None
+    module: str | None = None
+    """The class or module of a managed language."""
     function: str | None = None
     raw_function: str | None = None
     filename: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from deadreckon.model.event import Frame
@@ -19,7 +20,7 @@ from deadreckon.symbols.tables import LANGUAGES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deadreckon.model.crash import Module
+    from deadreckon.model.crash import Module, RawFrame
     from deadreckon.model.tables import FrameTable, SymTable
 
 __all__ = ["ModuleSymbols", "join_path", "symbolicate"]
@@ -111,12 +112,15 @@ def join_path(*parts: str) -> str:
 
 
 def symbolicate(
-    frames: FrameTable, modules: Sequence[Module], symbols: Sequence[ModuleSymbols]
+    frames: FrameTable,
+    modules: Sequence[Module],
+    symbols: Sequence[ModuleSymbols],
+    reported: Sequence[RawFrame] = (),
 ) -> tuple[list[list[Frame]], list[int]]:
     """Turn a FrameTable into event frames, thread by thread of the table's own order.
 
-    ``symbols[i]`` belongs to ``modules[i]``. Returns one list of frames (innermost first) for each distinct thread in
-    order of appearance, and those threads' numbers.
+    ``symbols[i]`` belongs to ``modules[i]``; ``reported`` to the table's last rows. Returns one list of frames
+    (innermost first) for each distinct thread in order of appearance, and those threads' numbers.
     """
     from deadreckon.kernels.ranges import look_up  # noqa: PLC0415  (numba is loaded when there is something to look up)
 
@@ -140,6 +144,7 @@ def symbolicate(
     threads: list[list[Frame]] = []
     numbers: list[int] = []
     previous = -1
+    told = [*[None] * (count - len(reported)), *reported]
     columns = zip(
         frames.thread.tolist(),
         frames.instruction_addr.tolist(),
@@ -147,17 +152,43 @@ def symbolicate(
         frames.trust.tolist(),
         rva.tolist(),
         located,
+        told,
         strict=True,
     )
-    for thread, address, index, trust, offset, locations_here in columns:
+    for thread, address, index, trust, offset, locations_here, said in columns:
         if thread != previous:
             threads.append([])
             numbers.append(thread)
             previous = thread
         module = modules[index] if index >= 0 else None
         state = symbols[index].state if index >= 0 else "unknown_image"
-        threads[-1].extend(_frames(address, offset, module, state, TRUST_NAMES[trust], locations_here))
+        found = _frames(address, offset, module, state, TRUST_NAMES[trust], locations_here)
+        threads[-1].extend(found if said is None else _with_report(found, said, symbolicated=bool(locations_here)))
     return threads, numbers
+
+
+_LOOKED_UP = ("instruction_addr", "image_addr", "rva", "package", "debug_id", "trust")
+
+
+def _with_report(found: list[Frame], said: RawFrame, *, symbolicated: bool) -> list[Frame]:
+    """Join what the look-up found for a listed frame with what the report itself says of it.
+
+    What a debug file says counts more than the report's own names, which come from a stripped symbol table as often
+    as not (Apple's name the nearest exported symbol); variables and the like only the report has.
+    """
+    told = said.reported
+    if said.instruction_addr is None:
+        return [msgspec.structs.replace(told, trust="prewalked")] if told is not None else []
+    if told is None:
+        return found
+    if symbolicated:
+        frame = found[-1]
+        frame.in_app, frame.registers = told.in_app, told.registers
+        frame.locals, frame.args, frame.kwargs = told.locals, told.args, told.kwargs
+        return found
+    looked_up = {name: value for name in _LOOKED_UP if (value := getattr(found[0], name)) is not None}
+    status = "symbolicated" if told.function else found[0].status
+    return [msgspec.structs.replace(told, status=status, **looked_up)]
 
 
 _STATUS = {"found": "missing_symbol", "mismatch": "missing", "unused": "missing"}

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deadreckon.config import UnwindLimits
-    from deadreckon.model.crash import Module, RawCrash
+    from deadreckon.model.crash import Module, RawCrash, RawFrame
 
-__all__ = ["ARCHITECTURES", "STOPS", "modules_on_stacks", "unwind"]
+__all__ = ["ARCHITECTURES", "STOPS", "modules_on_stacks", "reported_frames", "unwind"]
 
 ARCHITECTURES = {Arch.X86: x86, Arch.X86_64: amd64, Arch.ARM: arm, Arch.ARM64: arm64}
 
@@ -45,8 +45,6 @@ def modules_on_stacks(crash: RawCrash) -> NDArray[np.int64]:
     memory = crash.memory
     size = crash.arch.word_size
     for thread in crash.threads:
-        if thread.frames:
-            words.append(np.array([f.instruction_addr for f in thread.frames], np.uint64))
         if thread.registers is None:
             continue
         words.append(thread.registers.values)
@@ -60,6 +58,7 @@ def modules_on_stacks(crash: RawCrash) -> NDArray[np.int64]:
         count = min((int(memory.end[i]) - sp) // size, _MAX_STACK_WORDS)
         block = memory.buffer[at : at + count * size]
         words.append(block.view(np.uint64) if size == 8 else block.view(np.uint32).astype(np.uint64))
+    words += [np.array([f.instruction_addr or 0 for f in listed], np.uint64) for _, listed in _listed(crash)]
     if not words or not crash.modules:
         return np.zeros(0, np.int64)
     start, end, order = _spans(crash.modules)
@@ -85,8 +84,9 @@ def unwind(
 ) -> tuple[FrameTable, list[str]]:
     """Return the frames of all threads (innermost first, in the threads' order) and why each thread's stack ended.
 
-    ``tables[i]`` belongs to ``crash.modules[i]``. Threads that the report itself has walked keep their frames, with
-    trust ``prewalked``.
+    ``tables[i]`` belongs to ``crash.modules[i]``. Stacks that the report itself lists keep their frames, with trust
+    ``prewalked``; they are the table's last rows, in the order of ``reported_frames``, and an exception's stack has
+    the number of threads plus the exception's own as its thread.
     """
     from deadreckon.kernels import unwind as kernel  # noqa: PLC0415  (numba is loaded when a stack is walked)
 
@@ -127,12 +127,25 @@ def unwind(
         frames.thread = np.array(rows, np.int32)[frames.thread]
         known = frames.module >= 0
         frames.module[known] = order[frames.module[known]]
-    prewalked = [i for i, t in enumerate(crash.threads) if t.frames]
+    prewalked = _listed(crash)
     if prewalked:
-        frames = FrameTable.concatenate([frames, *(_prewalked(crash, i, start, end, order) for i in prewalked)])
-        for i in prewalked:
-            stops[i] = "end of stack"
+        frames = FrameTable.concatenate(
+            [frames, *(_prewalked(n, listed, start, end, order) for n, listed in prewalked)]
+        )
+    for number, thread in enumerate(crash.threads):
+        if thread.frames:
+            stops[number] = "end of stack"
     return frames, stops
+
+
+def _listed(crash: RawCrash) -> list[tuple[int, list[RawFrame]]]:
+    stacks = [*(t.frames for t in crash.threads), *(e.frames for e in crash.exceptions)]
+    return [(number, frames) for number, frames in enumerate(stacks) if frames]
+
+
+def reported_frames(crash: RawCrash) -> list[RawFrame]:
+    """Return the frames that the report itself lists: its threads' first, then its exceptions'."""
+    return [frame for _, listed in _listed(crash) for frame in listed]
 
 
 def module_columns(sym: SymTable, rules: RuleTable) -> list[int]:
@@ -165,15 +178,19 @@ def module_columns(sym: SymTable, rules: RuleTable) -> list[int]:
 
 
 def _prewalked(
-    crash: RawCrash, thread: int, start: NDArray[np.uint64], end: NDArray[np.uint64], order: NDArray[np.int64]
+    thread: int,
+    listed: list[RawFrame],
+    start: NDArray[np.uint64],
+    end: NDArray[np.uint64],
+    order: NDArray[np.int64],
 ) -> FrameTable:
-    listed = crash.threads[thread].frames or []
-    pc = np.array([f.instruction_addr for f in listed], np.uint64)
+    pc = np.array([f.instruction_addr or 0 for f in listed], np.uint64)
     is_return = np.array([f.is_return_address for f in listed], np.bool_)
     module = np.full(len(listed), -1, np.int32)
     if len(start):
         row = np.searchsorted(start, pc - is_return.astype(np.uint64), side="right") - 1
         inside = (row >= 0) & (pc - is_return.astype(np.uint64) < end[np.maximum(row, 0)])
+        inside &= np.array([f.instruction_addr is not None for f in listed], np.bool_)
         module[inside] = order[row[inside]]
     n = len(listed)
     return FrameTable(
