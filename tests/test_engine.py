@@ -8,8 +8,11 @@ import shutil
 import tarfile
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 import deadreckon
 from deadreckon import Engine, process
@@ -55,6 +58,21 @@ def test_symbols_as_file_directory_archive_and_import(tmp_path: Path) -> None:
         added = engine.add_symbols(packed.read_bytes())
         assert [a.problem for a in added] == [None, None]
         assert top(engine.process(DUMP)) == "vector.hpp:31"
+
+
+@pytest.mark.corpus
+def test_an_archive_brings_what_belongs_to_its_debug_files(corpus: Path, tmp_path: Path) -> None:
+    """Xcode's archives hold the names that bitcode hid, in a file of their own, after the dSYMs."""
+    folder = corpus / "native/symbolic/debuginfo-fixtures"
+    dwarf = folder / "2d10c42f-591d-3265-b147-78ba0868073f.dwarf-hidden"
+    (names,) = folder.glob("*.bcsymbolmap")
+    packed = tmp_path / "App.xcarchive.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(dwarf, "App.xcarchive/dSYMs/App.dSYM/Contents/Resources/DWARF/App")
+        archive.write(folder / f"{dwarf.stem}.plist", f"App.xcarchive/dSYMs/App.dSYM/{dwarf.stem.upper()}.plist")
+        archive.write(names, f"App.xcarchive/BCSymbolMaps/{names.stem.upper()}.bcsymbolmap")
+    with Engine() as engine:
+        assert [(a.problem, [o["problems"] for o in a.objects]) for a in engine.add_symbols(packed)] == [(None, [[]])]
 
 
 def test_a_damaged_archive_of_symbols_costs_no_crash(tmp_path: Path) -> None:

@@ -111,25 +111,6 @@ class Engine:
             self.process_all(source, name=name, kind=kind, symbols=symbols, attributes=attributes)
         )  # There is always one.
 
-    def process_file(
-        self,
-        path: str,
-        *,
-        name: str | None = None,
-        kind: str | None = None,
-        attributes: dict[str, str] | None = None,
-        symbols: Sequence[str] = (),
-        event_id: str | None = None,
-        scratch: str | None = None,
-    ) -> list[Event]:
-        """Return the events of all crashes in a file; ``event_id`` is given to the first one."""
-        events = list(
-            self.process_all(path, name=name, kind=kind, attributes=attributes, symbols=symbols, scratch=scratch)
-        )
-        if event_id is not None:
-            events[0].event_id = event_id
-        return events
-
     def process_many(
         self, sources: Iterable[str | os.PathLike[str] | bytes | memoryview], *, symbols: Sequence[str] = ()
     ) -> Iterator[Event]:
@@ -170,7 +151,7 @@ class Engine:
         Temporary files are made in ``scratch``, by default in the store.
         """
         label = name if name is not None else None if isinstance(source, bytes | memoryview) else os.fspath(source)
-        with tempfile.TemporaryDirectory(dir=scratch or self._temporary()) as unpacked:
+        with inputs.Scratch(lambda: scratch or self._temporary()) as unpacked:
             looked: list[Place] = []
             places = dict.fromkeys([*symbols, *(s.url for s in self.config.sources)])
             try:
@@ -214,7 +195,7 @@ class Engine:
     def _search(self, path: str) -> SymbolPath:
         return SymbolPath(path, self.store, self.config.symbols.max_scan_files)
 
-    def _symbol_path(self, path: str, scratch: str, problems: list[Diagnostic]) -> Place:
+    def _symbol_path(self, path: str, scratch: inputs.Scratch, problems: list[Diagnostic]) -> Place:
         """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call.
 
         What can't be read of an archive goes into ``problems``; what was read before that is used.
@@ -227,10 +208,10 @@ class Engine:
 
             return self._paths.setdefault(path, RemoteSource(path, source, self.config, self.store))
         if os.path.isfile(path) and inputs.is_archive(path):
-            directory = tempfile.mkdtemp(dir=scratch)
+            directory = tempfile.mkdtemp(dir=scratch.path)
             try:
-                for at, member in enumerate(inputs.debug_files(path, self.config.archive, scratch, problems)):
-                    inputs.write(Path(directory) / str(at), member.data)
+                for _ in inputs.debug_files(path, self.config.archive, Path(directory), problems):
+                    pass
             except DeadreckonError as e:
                 message = f"{path}: {e}"
                 problems.append(

@@ -12,14 +12,15 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from deadreckon import objects, reports
 from deadreckon.errors import DeadreckonError, UnknownFormat
 from deadreckon.model.event import Attachment, Diagnostic
+from deadreckon.symbols import companions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deadreckon.config import ArchiveLimits
     from deadreckon.wire import archive
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Crash",
     "Data",
+    "Scratch",
     "crashes",
     "debug_files",
     "digest",
@@ -92,7 +94,29 @@ def digest(data: Data) -> str:
     return total.hexdigest()
 
 
-def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimits, scratch: str) -> Iterator[Crash]:
+class Scratch:
+    """A temporary directory that is made when it is first needed: most inputs need none."""
+
+    def __init__(self, parent: Callable[[], str | None]) -> None:
+        self._parent = parent
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def path(self) -> str:
+        """The directory. Raises OSError where it can't be made."""
+        if self._made is None:
+            self._made = tempfile.TemporaryDirectory(dir=self._parent())
+        return self._made.name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._made is not None:
+            self._made.cleanup()
+
+
+def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimits, scratch: Scratch) -> Iterator[Crash]:
     """Yield the crashes in an input: itself, or those of an archive, with the debug files that lie beside them.
 
     ``kind`` is a report's format, for an input that must not be guessed. Raises UnknownFormat where there is none.
@@ -111,7 +135,7 @@ def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimit
         raise UnknownFormat(f"this is a debug file or an executable ({artifact}), not a crash")
     if archive.sniff(head) is None:
         raise UnknownFormat(f"no reader recognises it; it starts with {head[:16]!r}")
-    yield from _unpacked(data, os.path.basename(name or "archive"), limits, scratch)
+    yield from _unpacked(data, os.path.basename(name or "archive"), limits, scratch.path)
 
 
 def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Iterator[Crash]:
@@ -131,9 +155,9 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
             else:
                 found.append((write(Path(scratch) / f"crash-{at}", member.data), member, form))
             member.data = b""
-        elif objects.sniff(probe.head) is not None:
+        elif objects.sniff(probe.head) is not None or companions.name_of(member.name):
             directory.mkdir(exist_ok=True)
-            write(directory / str(at), member.data)
+            _place(member, directory, at)
         else:
             attachments.append(Attachment(name=member.name, size=len(member.data)))
     if not found:
@@ -161,13 +185,33 @@ def is_archive(path: str) -> bool:
 
 
 def debug_files(
-    path: str, limits: ArchiveLimits, scratch: str | None, problems: list[Diagnostic]
-) -> Iterator[archive.Member]:
-    """Yield the debug files of an archive; ``problems`` takes what could not be read."""
+    path: str, limits: ArchiveLimits, directory: Path, problems: list[Diagnostic]
+) -> Iterator[tuple[Path, str]]:
+    """Write the debug files of an archive into a directory; yield the path of each and its name in the archive.
+
+    ``problems`` takes what could not be read.
+    """
     from deadreckon.wire import archive  # noqa: PLC0415
 
-    members = archive.unpack(path, limits, name=os.path.basename(path), spool_dir=scratch, problems=problems)
-    return (m for m in members if objects.sniff(bytes(m.data[: reports.HEAD_BYTES])) is not None)
+    # An Xcode archive has its BCSymbolMaps before its dSYMs or after them.
+    later: list[tuple[Path, str]] = []
+    members = archive.unpack(path, limits, name=os.path.basename(path), spool_dir=str(directory), problems=problems)
+    for at, member in enumerate(members):
+        kind = objects.sniff(bytes(member.data[: reports.HEAD_BYTES]))
+        if kind is None and not companions.name_of(member.name):
+            continue
+        placed = _place(member, directory, at)
+        if kind == "macho":
+            later.append((placed, member.name))
+        elif kind is not None:
+            yield placed, member.name
+    yield from later
+
+
+def _place(member: archive.Member, directory: Path, at: int) -> Path:
+    """Write a debug file under its number, or what belongs to one under the name by which it is found."""
+    path = directory / (companions.name_of(member.name) or str(at))
+    return path if path.exists() else write(path, member.data)
 
 
 @dataclass(slots=True)
@@ -209,10 +253,10 @@ def symbol_files(
         return
     problems: list[Diagnostic] = []
     try:
-        for member in debug_files(path, limits, scratch, problems):
-            with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                copy = write(Path(directory) / "data", member.data)
-                yield SymbolFile(str(copy), f"{name}:{member.name}")
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+            for copy, member in debug_files(path, limits, Path(directory), problems):
+                yield SymbolFile(str(copy), f"{name}:{member}")
+                copy.unlink()
     except DeadreckonError as e:
         yield SymbolFile(path, origin, f"{name}: {e}")
     except OSError as e:

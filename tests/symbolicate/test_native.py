@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deadreckon.model.crash import Module
-from deadreckon.model.tables import NONE, TRUST_CFI, TRUST_CONTEXT, TRUST_SCAN, FrameTable, SymTable
+from deadreckon.model.crash import Module, RawFrame
+from deadreckon.model.event import Frame
+from deadreckon.model.tables import NONE, TRUST_CFI, TRUST_CONTEXT, TRUST_PREWALKED, TRUST_SCAN, FrameTable, SymTable
 from deadreckon.symbolicate.native import ModuleSymbols, join_path, symbolicate
 
 if TYPE_CHECKING:
-    from deadreckon.model.event import Frame
+    from numpy.typing import NDArray
 
 IMAGE = 0x40_0000
 
@@ -52,6 +53,59 @@ MODULES = [Module(IMAGE, 0x1000, "/bin/app", debug_id="id"), Module(0x50_0000, 0
 def resolve(*rows: tuple[int, int, bool, int, int], state: str = "missing") -> tuple[list[list[Frame]], list[int]]:
     symbols = [ModuleSymbols(table(), "found"), ModuleSymbols(None, state)]
     return symbolicate(frames(*rows), MODULES, symbols)
+
+
+def test_crashes_of_one_build_share_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deadreckon.kernels import ranges
+
+    calls: list[int] = []
+    real = ranges.look_up
+
+    def counted(sym: SymTable, rva: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        calls.append(len(rva))
+        return real(sym, rva)
+
+    monkeypatch.setattr(ranges, "look_up", counted)
+    rows = [(crash, IMAGE * (crash + 1) + 0x112, False, crash, TRUST_CONTEXT) for crash in range(50)]
+    modules = [Module(IMAGE * (crash + 1), 0x1000, "/bin/app") for crash in range(50)]
+    stacks, numbers = symbolicate(frames(*rows), modules, [ModuleSymbols(table(), "found")] * 50)
+    assert calls == [50]
+    assert numbers == [*range(50)]
+    assert {tuple(f.function for f in stack) for stack in stacks} == {("app::helper(int)", "main")}
+    assert {stack[0].image_addr for stack in stacks} == {hex(m.image_addr) for m in modules}
+
+
+def test_what_the_report_says_of_a_frame() -> None:
+    """Our look-up replaces the report's names, and only what it knows; managed frames are as they were."""
+    told = Frame(status="symbolicated", function="start", filename="x.m", in_app=True, locals={"a": 1})
+    listed = [
+        RawFrame(IMAGE + 0x112, False, told),
+        RawFrame(0x50_0010, True, told),
+        RawFrame(None, False, Frame(status="symbolicated", function="f", module="com.app.Main", lineno=3)),
+        RawFrame(0x50_0020, True, Frame(status="missing", filename="y.m")),
+    ]
+    rows = [
+        (0, f.instruction_addr or 0, f.is_return_address, m, TRUST_PREWALKED)
+        for f, m in zip(listed, (0, 1, -1, 1), strict=True)
+    ]
+    symbols = [ModuleSymbols(table(), "found"), ModuleSymbols(None, "missing")]
+    ((inner, outer, named, managed, nameless),), _ = symbolicate(frames(*rows), MODULES, symbols, listed)
+    assert (inner.function, outer.function) == ("app::helper(int)", "main")
+    assert (inner.locals, outer.locals, outer.in_app) == (None, {"a": 1}, True)
+    assert (named.function, named.filename, named.rva, named.package, named.trust) == (
+        "start",
+        "x.m",
+        "0x10",
+        "/lib/x.so",
+        "prewalked",
+    )
+    assert (managed.function, managed.module, managed.instruction_addr, managed.trust) == (
+        "f",
+        "com.app.Main",
+        None,
+        "prewalked",
+    )
+    assert (nameless.function, nameless.filename, nameless.status) == (None, "y.m", "missing")
 
 
 def test_inlined_calls_share_their_frames_address() -> None:

@@ -119,8 +119,9 @@ def symbolicate(
 ) -> tuple[list[list[Frame]], list[int]]:
     """Turn a FrameTable into event frames, thread by thread of the table's own order.
 
-    ``symbols[i]`` belongs to ``modules[i]``; ``reported`` to the table's last rows. Returns one list of frames
-    (innermost first) for each distinct thread in order of appearance, and those threads' numbers.
+    The table may hold the threads of many crashes, with the modules of each: there is one look-up for all frames that
+    share symbols. ``symbols[i]`` belongs to ``modules[i]``; ``reported`` to the table's last rows. Returns one list of
+    frames (innermost first) for each distinct thread in order of appearance, and those threads' numbers.
     """
     from deadreckon.kernels.ranges import look_up  # noqa: PLC0415  (numba is loaded when there is something to look up)
 
@@ -131,11 +132,14 @@ def symbolicate(
     rva = np.zeros(count, np.uint64)
     rva[inside] = frames.instruction_addr[inside] - bases[frames.module[inside]]
     look = rva - frames.is_return_address.astype(np.uint64) * inside
-    for index in np.unique(frames.module[inside]).tolist():
+    # Crashes of one build have modules of their own and share the symbols.
+    first_with = {id(s): index for index, s in reversed([*enumerate(symbols)])}
+    shared = np.array([first_with[id(s)] for s in symbols] or [0])[frames.module]
+    for index in np.unique(shared[inside]).tolist():
         table = symbols[index].table
         if table is None:
             continue
-        rows = np.flatnonzero(frames.module == index)
+        rows = np.flatnonzero(inside & (shared == index))
         first, locations = look_up(table, look[rows])
         ends, found = first.tolist(), locations.tolist()
         text = symbols[index].location

@@ -8,6 +8,7 @@ is: the name does.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-__all__ = ["hidden_names"]
+__all__ = ["hidden_names", "name_of"]
 
 _LEVELS = 6
 """Directories above a dSYM's DWARF file up to the Xcode archive's own."""
 _MAX_BYTES = 256 << 20
+_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.(?:bcsymbolmap|plist)", re.ASCII | re.IGNORECASE)
+
+
+def name_of(path: str) -> str | None:
+    """Return the name under which a companion file is looked for, None where the path's is no companion's."""
+    name = path.replace("\\", "/").rsplit("/", 1)[-1]
+    if not _NAME.fullmatch(name):
+        return None
+    uuid, _, suffix = name.partition(".")
+    return f"{uuid.upper()}.{suffix.lower()}"
 
 
 def hidden_names(path: str, uuid: UUID) -> list[str] | None:

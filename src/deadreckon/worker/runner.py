@@ -41,19 +41,20 @@ def engine_processor(config: Config) -> Processor:
         events: list[Event] = []
         try:
             for crash in crashes:
-                events += engine.process_file(
+                events += engine.process_all(
                     crash.path,
                     name=crash.name,
                     kind=job.kind,
                     attributes=attributes,
                     symbols=symbols,
-                    # An id names one event; several crash files have theirs from their bytes.
-                    event_id=job.event_id if len(crashes) == 1 else None,
                     scratch=job.scratch,
                 )
         finally:
             # Another job may have other files under the same path.
             engine.forget(symbols)
+        # An id names one event; several crash files have theirs from their bytes.
+        if job.event_id is not None and len(crashes) == 1:
+            events[0].event_id = job.event_id
         attached = [
             Attachment(name=f.name, size=Path(f.path).stat().st_size) for f in job.files if f.role == "attachment"
         ]
