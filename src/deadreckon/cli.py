@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--kind", metavar="FORMAT", help="the inputs' format, where it must not be detected")
     added.add_argument("--strict", action="store_true", help="exit 1 if any event is degraded")
+    added.add_argument("--explain", action="store_true", help="show how each frame was found")
     added.add_argument(
         "--explain-grouping", action="store_true", help="show which frames made the fingerprint, and why"
     )
@@ -241,7 +242,11 @@ def _process(options: argparse.Namespace) -> int:
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
     _announce_compilation()
     code = OK
-    with Engine(_config(options)) as engine, _Output(options.output) as output, _Progress() as progress:
+    with (
+        Engine(_config(options), explain=options.explain) as engine,
+        _Output(options.output) as output,
+        _Progress() as progress,
+    ):
         for path in _inputs(options.inputs):
             for event in _events(engine, path, options):
                 progress.step()

@@ -68,6 +68,8 @@ class UnwindLimits:
     scan_words: int = 40
     scan_words_first: int = 160
     """Words scanned from a frame whose registers are trusted (context or cfi)."""
+    scan_words_calls: int = 2048
+    """Words scanned for one that certainly follows a call, where code is at hand to tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,12 @@ class _Resolved:
 class Engine:
     """Processes crashes with warm tables. Safe to use from several threads; survives a fork.
 
-    Use as a context manager, or call ``close`` to end the helper process that builds tables.
+    Use as a context manager, or call ``close`` to end the helper process that builds tables. With ``explain`` each
+    thread of an event says how every frame of its stack was found.
     """
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, explain: bool = False) -> None:
+        self.explain = explain
         self.config = config or Config()
         self.store = SymbolStore(self.config)
         self._paths: dict[str, Place] = {}
@@ -285,8 +287,9 @@ class Engine:
             for index, found in zip(indexes, self._modules([raw.modules[i] for i in indexes], paths), strict=True):
                 resolved[index] = found
             known |= wanted
-            tables = [(r.tables.sym, r.tables.rules) if r.tables else None for r in resolved]
-            table, stops = unwind(raw, tables, self.config.unwind)
+            tables = [(r.tables.sym, r.tables.rules, r.tables.code) if r.tables else None for r in resolved]
+            walk = unwind(raw, tables, self.config.unwind)
+            table, stops = walk.frames, walk.stops
             # Below a signal handler's own stack come modules that only the interrupted stack mentions.
             wanted = set(table.module[table.module >= 0].tolist())
             if wanted <= known:
@@ -299,12 +302,24 @@ class Engine:
             frame.in_app = in_app(frame)
         for number, exception in enumerate(event.exceptions or (), len(raw.threads)):
             exception.frames = frames_of.get(number)
+        explained: dict[int, list[str]] = {}
+        if self.explain:
+            from deadreckon.unwind.explain import explain  # noqa: PLC0415  (only when asked for)
+
+            explained = explain(raw, walk, tables)
         event.threads = []
         for number, thread in enumerate(raw.threads):
             frames = frames_of.get(number)
             shown = thread.registers.as_hex() if thread.registers is not None else None
             event.threads.append(
-                Thread(id=thread.id, name=thread.name, crashed=thread.crashed, registers=shown, frames=frames)
+                Thread(
+                    id=thread.id,
+                    name=thread.name,
+                    crashed=thread.crashed,
+                    registers=shown,
+                    frames=frames,
+                    explanation=explained.get(number),
+                )
             )
             if thread.registers is None and not thread.frames:
                 raw.diagnostics.append(

@@ -20,10 +20,10 @@ from oracle.expression import evaluate
 from synth.stacks import Image, Rule, World, random_expression, random_world
 
 if TYPE_CHECKING:
-    from deadreckon.model.tables import RuleTable, SymTable
+    from deadreckon.unwind.walk import Tables
 
 ARCHES = list(ARCHITECTURES)
-LIMITS = {"max_frames": 40, "max_total": 100, "scan_words": 40, "scan_words_first": 160}
+LIMITS = {"max_frames": 40, "max_total": 100, "scan_words": 40, "scan_words_first": 160, "scan_words_calls": 400}
 
 
 def full(arch: Arch) -> int:
@@ -32,14 +32,16 @@ def full(arch: Arch) -> int:
 
 
 def run(
-    world: World, tables: list[tuple[SymTable, RuleTable]] | None = None, /, **limits: int
+    world: World, tables: list[Tables] | None = None, /, **limits: int
 ) -> tuple[list[list[oracle.Frame]], list[int]]:
     """Walk with the kernel; returns what the oracle does."""
     memory, regions, registers, valid = world.columns()
     tables = [image.tables() for image in world.images] if tables is None else tables
+    rules = ARCHITECTURES[world.arch].RULES
     columns = np.array([module_columns(*pair) for pair in tables], np.int64).reshape(-1, kernel.MODULE_COLUMNS)
-    frames, stops = kernel.walk_stacks(
-        ARCHITECTURES[world.arch].RULES.parameters(world.mask),
+    frames, stops, decisions = kernel.walk_stacks(
+        rules.parameters(world.mask, strict=world.strict),
+        rules.chain_rows(),
         registers,
         valid,
         memory,
@@ -60,6 +62,7 @@ def run(
         strict=True,
     )
     assert (np.diff(frames.thread) >= 0).all()
+    assert decisions.shape == (len(frames), 2)
     for thread, pc, sp, is_return, module, trust in rows:
         threads[thread].append(oracle.Frame(pc, sp, is_return, module, trust))
     return threads, stops.tolist()
@@ -81,7 +84,12 @@ def test_random_worlds(arch: Arch) -> None:
     for seed in range(600 if JIT else 25):
         rng = random.Random(seed)
         world = random_world(rng, arch)
-        limits = {**LIMITS, "max_frames": rng.choice((3, 40)), "scan_words": rng.choice((4, 40))}
+        limits = {
+            **LIMITS,
+            "max_frames": rng.choice((3, 40)),
+            "scan_words": rng.choice((4, 40)),
+            "scan_words_calls": 60,
+        }
         ours, stops = run(world, None, **limits)
         theirs, expected = oracle.walk(world, **limits)
         assert same(ours, theirs), (seed, ours, theirs)
@@ -92,7 +100,7 @@ def test_random_worlds(arch: Arch) -> None:
     if not JIT:
         return
     # A comparison of stacks that never get anywhere would prove nothing.
-    wanted = {TRUST_CONTEXT, TRUST_CFI, TRUST_SCAN} | ({TRUST_FP} if ARCHITECTURES[arch].RULES.frame_record else set())
+    wanted = {TRUST_CONTEXT, TRUST_CFI, TRUST_SCAN} | {TRUST_FP}
     assert all(trusts[trust] > 60 for trust in wanted), trusts
     assert all(stopped[stop] > 5 for stop in range(6)), stopped
     assert sum(n for depth, n in depths.items() if depth > 4) > 60, depths
@@ -256,8 +264,8 @@ def test_limits_of_frames() -> None:
 
 
 def test_scan_limits() -> None:
-    world = amd64(None, *[0] * 10, IMAGE + 0x20, *[0] * 10, IMAGE + 0x30)
-    for first, later, count in ((10, 40, 1), (11, 10, 2), (11, 11, 3)):
+    world = amd64(None, *[0] * 11, IMAGE + 0x20, *[0] * 11, IMAGE + 0x30)
+    for first, later, count in ((11, 40, 1), (12, 11, 2), (12, 12, 3)):
         (frames,), _ = run(world, scan_words_first=first, scan_words=later)
         assert len(frames) == count
         assert {f.trust for f in frames[1:]} <= {TRUST_SCAN}
@@ -278,13 +286,13 @@ def test_true_ends() -> None:
 
 def test_nothing_to_walk() -> None:
     none = np.zeros(0, np.uint64)
-    parameters = ARCHITECTURES[Arch.X86_64].RULES.parameters(full(Arch.X86_64))
+    rules = ARCHITECTURES[Arch.X86_64].RULES
     columns = np.zeros((0, kernel.MODULE_COLUMNS), np.int64)
     for count in (0, 1):
         registers = np.zeros((count, WIDTH), np.uint64)
-        frames, stops = kernel.walk_stacks(
-            parameters, registers, none[:0].repeat(0) if not count else np.zeros(1, np.uint64), MemoryMap.empty(), None,
-            none, none, columns, **LIMITS,
+        frames, stops, _ = kernel.walk_stacks(
+            rules.parameters(full(Arch.X86_64)), rules.chain_rows(), registers, np.zeros(count, np.uint64),
+            MemoryMap.empty(), None, none, none, columns, **LIMITS,
         )  # fmt: skip
         assert len(frames) == 0
         assert stops.tolist() == [kernel.STOP_NO_CONTEXT] * count
@@ -296,8 +304,8 @@ def test_damaged_tables() -> None:
         rng = random.Random(seed)
         world = random_world(rng, rng.choice(ARCHES))
         tables = [image.tables() for image in world.images]
-        for _, rules in tables:
-            for column in (rules.rules, rules.saved, rules.rule):
+        for _, rules, code in tables:
+            for column in (rules.rules, rules.saved, rules.rule, code.map):
                 flat = column.reshape(-1)
                 for _ in range(min(len(flat), rng.choice((0, 1, 5, 50)))):
                     number = rng.choice((-1, 34, 63, 64, 0x7FFF_FFFF, -0x8000_0000, rng.getrandbits(31)))

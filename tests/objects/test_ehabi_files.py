@@ -15,9 +15,9 @@ from deadreckon.config import Config, UnwindLimits
 from deadreckon.model.crash import MemoryMap, Module, RawCrash, RawThread
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import Registers
-from deadreckon.model.tables import RuleTable, SymTable
+from deadreckon.model.tables import CodeTable, SymTable
 from deadreckon.objects import elf
-from deadreckon.unwind.walk import unwind
+from deadreckon.unwind.walk import Tables, unwind
 from oracle import ehabi as oracle
 from oracle.ehabi import LEAF, REGISTERS, caller, memory
 from oracle.frames import check
@@ -76,7 +76,7 @@ def test_stacks_of_android_programs(corpus: Path, name: str, depth: int) -> None
     folder = corpus / "native/unwindstack/offline" / name
     expected = json.loads((folder / "../../expected_frames.json").read_text())[name]
     crash, tables = android_crash(folder)
-    frames, _ = unwind(crash, tables, UnwindLimits())
+    frames, _, _ = unwind(crash, tables, UnwindLimits())
     assert [hex(sp) for sp in frames.stack_pointer.tolist()][:depth] == expected["sp"][:depth]
     for ours, theirs in zip(frames.instruction_addr.tolist()[:depth], expected["pc"], strict=False):
         # Theirs is the call's: 2 or 4 bytes before the return address, whose bit 0 says Thumb. None: a jump to 0.
@@ -88,7 +88,7 @@ def test_stacks_of_android_programs(corpus: Path, name: str, depth: int) -> None
 def test_signal_frame_of_android(corpus: Path) -> None:
     """__restore leads to the interrupted function's registers: a jump to 0, made by InnerFunction."""
     crash, tables = android_crash(corpus / "native/unwindstack/offline/offset_arm")
-    libc, table = next((m, t) for m, (_, t) in zip(crash.modules, tables, strict=True) if m.image_addr >> 28 == 0xF)
+    libc, table = next((m, t) for m, (_, t, _) in zip(crash.modules, tables, strict=True) if m.image_addr >> 28 == 0xF)
     registers = {**REGISTERS, 13: 0xF43D_2D10}
     read = crash.memory.read
 
@@ -101,7 +101,7 @@ def test_signal_frame_of_android(corpus: Path) -> None:
     assert (found[15], found[13]) == (0, 0xFFCC_0EE0)
 
 
-def android_crash(folder: Path) -> tuple[RawCrash, list[tuple[SymTable, RuleTable]]]:
+def android_crash(folder: Path) -> tuple[RawCrash, list[Tables]]:
     """Return a process as libunwindstack's offline tests keep it: registers, mappings, stacks and libraries."""
     values = {
         n: int(v, 16) for n, v in (row.split(": ") for row in (folder / "regs.txt").read_text().split("\n") if row)
@@ -119,7 +119,7 @@ def android_crash(folder: Path) -> tuple[RawCrash, list[tuple[SymTable, RuleTabl
         here = next(s for s in segments if s["p_offset"] & ~0xFFF == file_offset)
         image = start - ((here["p_vaddr"] & ~0xFFF) - segments[0]["p_vaddr"])
         modules.append(Module(image, end - image, arch=Arch.ARM))
-        tables.append((SymTable.empty(), elf.read(io.BytesIO(data)).rules))
+        tables.append((SymTable.empty(), elf.read(io.BytesIO(data)).rules, CodeTable.empty()))
     stacks = sorted((int.from_bytes(data[:8], "little"), data[8:]) for data in map(_bytes, folder.glob("stack*")))
     buffer = np.frombuffer(b"".join(data for _, data in stacks), np.uint8)
     offsets = np.cumsum([0, *(len(data) for _, data in stacks)]).tolist()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deadreckon.model.registers import REGISTER_SETS, WIDTH
 from deadreckon.unwind.walk import ARCHITECTURES
 from oracle.expression import evaluate
+from oracle.prologue import saved_by
 
 if TYPE_CHECKING:
     from synth.stacks import Image, Rule, World
@@ -32,14 +33,14 @@ class Frame:
 
 
 def walk(
-    world: World, *, max_frames: int, max_total: int, scan_words: int, scan_words_first: int
+    world: World, *, max_frames: int, max_total: int, scan_words: int, scan_words_first: int, scan_words_calls: int
 ) -> tuple[list[list[Frame]], list[int]]:
     """Return each thread's frames, and why each ended."""
     threads: list[list[Frame]] = []
     stops: list[int] = []
     left = max_total
     for registers in world.threads:
-        walker = _Walker(world, dict(registers), scan_words, scan_words_first)
+        walker = _Walker(world, dict(registers), (scan_words, scan_words_first, scan_words_calls))
         stops.append(walker.run(min(max_frames, left)))
         threads.append(walker.frames)
         left -= len(walker.frames)
@@ -52,16 +53,17 @@ def _last(column: list[tuple[int, Any]], rva: int) -> Any:
 
 
 class _Walker:
-    def __init__(self, world: World, registers: dict[int, int], scan_words: int, scan_words_first: int) -> None:
+    def __init__(self, world: World, registers: dict[int, int], limits: tuple[int, int, int]) -> None:
         self.world = world
         self.regs = registers
         self.layout = REGISTER_SETS[world.arch]
         self.rules = ARCHITECTURES[world.arch].RULES
         self.callee_saved = {self.layout.index(name) for name in self.rules.callee_saved}
-        self.scan_words = scan_words
-        self.scan_words_first = scan_words_first
+        self.scan_words, self.scan_words_first, self.scan_words_calls = limits
+        self.chains = [(self.layout.index(name), *offsets) for name, *offsets in self.rules.chains]
         self.trust = CONTEXT
         self.is_return = False
+        self.chained = False
         self.cfa = 0
         self.frames: list[Frame] = []
 
@@ -99,8 +101,14 @@ class _Walker:
                 found = self.wild_call(sp)
             if found is None and not self.is_return and rule is None:
                 found = self.leaf(pc, image)
+            linked = False
+            if found is None and rule is None:
+                found = self.prologue(pc, sp, image)
             if found is None and not (rule is not None and self.trust == CFI):
-                found = self.frame_pointer(sp)
+                found, ended = self.frame_pointer(sp)
+                linked = found is not None
+                if ended and rule is None:
+                    return END
             if found is None:
                 if self.range_of(sp) is None:
                     return NO_STACK
@@ -108,6 +116,7 @@ class _Walker:
             if found is None:
                 return NO_CALLER
             self.regs, self.trust = found
+            self.chained = linked
             self.is_return = not (self.trust == CFI and rule is not None and rule.signal)
 
     # --- Memory, images ---
@@ -127,41 +136,63 @@ class _Walker:
                 return i, image
         return -1, None
 
+    def may_execute(self, address: int) -> bool:
+        if not self.world.regions:
+            return True
+        return any(start <= address < end and access & 4 for start, end, access in self.world.regions)
+
     def executable(self, address: int, image: Image) -> bool:
-        if self.world.regions:
-            access = [a for start, end, a in self.world.regions if start <= address < end]
-            if not access or not access[0] & 4:
-                return False
+        if not self.may_execute(address):
+            return False
         return not image.text or any(start <= address - image.start < end for start, end in image.text)
 
-    def plausible(self, address: int) -> bool:
-        """Say whether a word on a stack may be a return address."""
+    def plausible(self, address: int) -> int:
+        """Say whether a word on a stack may be a return address: 2 for one that follows a call."""
         _, image = self.image_at(address - 1)
         if image is None or not self.executable(address - 1, image):
-            return False
+            return 0
         rva = address - 1 - image.start
         if image.names:
             if not _last(image.names, rva):
-                return False
+                return 0
         elif image.rows and _last(image.rows, rva) is None:
-            return False
-        called = self.follows_call(address)
-        return rva + 1 not in image.entries if called is None else called
+            return 0
+        called = self.follows_call(address, image)
+        return int(rva + 1 not in image.entries) if called is None else 2 * called
 
-    def follows_call(self, address: int) -> bool | None:
+    def code(self, address: int, size: int, image: Image) -> int | None:
+        """Return code as a number: the report's, else the file's."""
+        value = self.world.read(address, size)
+        for rva, data in image.code if value is None else ():
+            at = address - image.start - rva
+            if at >= 0 and at + size <= len(data):
+                return int.from_bytes(data[at : at + size], "little")
+        return value
+
+    def follows_call(self, address: int, image: Image) -> bool | None:
         """Say whether the instruction before an address is a call, None where that can't be told."""
-        if self.rules.call == "arm64":
-            code = self.world.read(address - 4, 4)
-            if code is None:
+        if self.rules.call == "x86":
+            before = self.code(address - 8, 8, image)
+            if before is None:
                 return None
-            bits = f"{code:032b}"
+            code8 = before.to_bytes(8, "little")
+            return code8[-5] == 0xE8 or any(code8[-n] == 0xFF and _call_length(code8[-n:]) == n for n in range(2, 8))
+        code = self.code(address - 4, 4, image)
+        if code is None:
+            return None
+        bits = f"{code:032b}"
+        if self.rules.call == "arm64":
             # BL imm26; BLR, BLRAA, BLRAB, BLRAAZ, BLRABZ
             return bits[:6] == "100101" or (bits[:7] == "1101011" and bits[8:20] == "001111110000")
-        before = self.world.read(address - 7, 7) if self.rules.call == "x86" else None
-        if before is None:
-            return None
-        code7 = before.to_bytes(7, "little")
-        return code7[-5] == 0xE8 or any(code7[-n] == 0xFF and _call_length(code7[-n:]) == n for n in range(2, 8))
+        if bits[4:8] == "1011" or bits[:7] == "1111101" or bits[4:28] == "000100101111111111110011":
+            return True  # BL, BLX imm; BLX reg
+        first, second = bits[16:], bits[:16]  # Thumb: the halfword at the lower address comes first.
+        if first[:5] == "11110" and second[:2] == "11":
+            return True
+        if second[:9] == "010001111" and second[13:] == "000":
+            return True
+        previous = self.code(address - 8, 4, image)
+        return previous is not None and f"{previous:032b}"[4:] == "0001101000001110000000001111"
 
     # --- Steps ---
 
@@ -246,47 +277,145 @@ class _Walker:
             here, there = (sum(e <= a - image.start for e in image.entries) for a in (pc, target - 1))
             if here == there:
                 return None
-        fp = self.regs.get(layout.fp)
-        if self.rules.frame_record and fp is not None:
-            saved = self.load(fp + self.world.word)
-            if saved is not None and saved & self.world.mask == target:
+        for chain in self.chains:
+            record = self.link(self.regs.get(chain[0]), chain)
+            if record is not None and record[1] == target:
                 return None
         caller = {r: v for r, v in self.regs.items() if r != layout.lr}
         return {**caller, layout.pc: target}, FRAME_POINTER
 
-    def frame_pointer(self, sp: int) -> tuple[dict[int, int], int] | None:
-        layout, word = self.layout, self.world.word
-        fp = self.regs.get(layout.fp)
-        if fp is None or not self.rules.frame_record or fp < sp:
+    def prologue(self, pc: int, sp: int, image: Image | None) -> tuple[dict[int, int], int] | None:
+        """Undo what the function's first instructions did, where a call leads to what they saved."""
+        if self.rules.call != "arm" or image is None:
             return None
-        next_fp, target = self.load(fp), self.load(fp + word)
-        if next_fp is None or target is None:
+        before = [e for e in image.entries if e <= pc - image.start]
+        if not before:
             return None
-        chain = next_fp >= fp + 2 * word and self.range_of(next_fp) == self.range_of(fp)
-        if not (chain or next_fp == 0) or not self.plausible(target & self.world.mask):
+        for thumb in (True, False):
+            found = saved_by(lambda a, n: self.code(a, n, image), image.start + before[-1], pc, thumb=thumb)
+            if found is None or 14 not in found[1]:
+                continue
+            size, where = found
+            raw = self.load(sp + size - where[14])
+            if raw is None:
+                continue
+            target = raw & self.world.mask
+            _, there = self.image_at(target - 1)
+            if there is None or not self.executable(target - 1, there) or not self.follows_call(target, there):
+                continue
+            caller = {r: v for r, v in self.regs.items() if 4 <= r < 12}
+            for register in range(4, 12):
+                if register in where:
+                    value = self.load(sp + size - where[register])
+                    if value is None:
+                        caller.pop(register, None)
+                    elif register in caller:
+                        caller[register] = value
+            if sp + size <= sp:
+                return None
+            return {**caller, 13: sp + size, 15: target}, FRAME_POINTER
+        return None
+
+    def link(self, fp: int | None, chain: tuple[int, int, int, int]) -> tuple[int, int] | None:
+        """Return what a frame record holds: the caller's frame pointer, the return address."""
+        if fp is None:
             return None
-        return {layout.pc: target & self.world.mask, layout.sp: fp + 2 * word, layout.fp: next_fp}, FRAME_POINTER
+        saved, target = (self.load((fp + offset) % (1 << 64)) for offset in chain[1:3])
+        return None if saved is None or target is None else (saved, target & self.world.mask)
+
+    def holds(self, fp: int, chain: tuple[int, int, int, int]) -> bool:
+        record = self.link(fp, chain)
+        return record is not None and (record[1] == 0 or self.plausible(record[1]) > 0)
+
+    def ascends(self, fp: int, saved: int, chain: tuple[int, int, int, int]) -> bool:
+        return saved >= fp + chain[3] and self.range_of(saved) == self.range_of(fp)
+
+    def leads_home(self, fp: int, target: int, chain: tuple[int, int, int, int]) -> bool:
+        """Follow a chain through code of no module, until it is in a module again."""
+        for _ in range(64):
+            if target < 4096 or self.image_at(target)[1] is not None or not self.may_execute(target):
+                return False
+            record = self.link(fp, chain)
+            if record is None or not self.ascends(fp, record[0], chain):
+                return False
+            fp = record[0]
+            record = self.link(fp, chain)
+            if record is None:
+                return False
+            target = record[1]
+            if self.plausible(target):
+                return True
+        return False
+
+    def frame_pointer(self, sp: int) -> tuple[tuple[dict[int, int], int] | None, bool]:
+        """Return the caller by the first chain that holds, and whether the chain is at its end instead."""
+        layout = self.layout
+        established = self.chained
+        for chain in self.chains:
+            fp = self.regs.get(chain[0])
+            if established and fp == 0:
+                return None, True
+            record = self.link(fp, chain)
+            if fp is None or fp < sp or record is None:
+                continue
+            saved, target = record
+            if established and target == 0:
+                return None, True
+            ascends = self.ascends(fp, saved, chain)
+            if self.world.strict and not established:
+                ascends = ascends and self.holds(saved, chain)
+            elif saved == 0:
+                ascends = True
+            if not ascends:
+                continue
+            if not self.plausible(target) and not (saved and self.leads_home(fp, target, chain)):
+                continue
+            return ({layout.pc: target, layout.sp: fp + chain[3], chain[0]: saved}, FRAME_POINTER), False
+        return None, False
 
     def scan(self, sp: int) -> tuple[dict[int, int], int] | None:
         layout, word = self.layout, self.world.word
-        for i in range(self.scan_words_first if self.trust in {CONTEXT, CFI} else self.scan_words):
+        words = self.scan_words_first if self.trust in {CONTEXT, CFI} else self.scan_words
+        second_best: dict[int, int] | None = None
+        for i in range(self.scan_words_calls):
             slot = sp + i * word
             target = self.load(slot)
-            if target is None:
-                return None
-            target &= self.world.mask
-            if target < 4096 or not self.plausible(target):
+            if target is None or (i >= words and second_best):
+                break
+            if self.rules.slot >= 0 and slot % 16 != self.rules.slot:
                 continue
-            caller = {layout.pc: target, layout.sp: slot + word}
-            fp = self.regs.get(layout.fp)
-            if fp is not None and fp == slot - word:
-                next_fp = self.load(fp)
-                if next_fp is not None:
-                    caller[layout.fp] = next_fp
-            elif fp is not None and fp >= slot + word:
-                caller[layout.fp] = fp
+            target &= self.world.mask
+            likely = self.plausible(target) if target >= 4096 else 0
+            if not likely or (likely == 1 and i >= words):
+                continue
+            fp, leads_on = self.callers_frame_pointer(slot)
+            caller = {layout.pc: target, layout.sp: slot + word, **({} if fp is None else {layout.fp: fp})}
+            if self.rules.resync and likely == 1 and not leads_on and (i or self.trust != CONTEXT):
+                second_best = second_best or caller
+                continue
             return caller, SCAN
-        return None
+        return None if second_best is None else (second_best, SCAN)
+
+    def callers_frame_pointer(self, slot: int) -> tuple[int | None, bool]:
+        """Return the frame pointer above a return address, and whether it leads to a record."""
+        word, chain = self.world.word, self.chains[0]
+        fp = self.regs.get(self.layout.fp)
+        if fp is not None and fp == slot - word:
+            saved = self.load(fp)
+            if saved is not None:
+                return saved, self.holds(saved, chain)
+        elif fp is not None and fp >= slot + word:
+            return fp, self.holds(fp, chain)
+        if self.rules.resync:
+            below = self.load(slot - word)
+            if (
+                below is not None
+                and slot < below <= slot + (128 << 10)
+                and self.range_of(below) == self.range_of(slot)
+                and self.holds(below, chain)
+            ):
+                return below, True
+        return None, False
 
 
 def _call_length(code: bytes) -> int | None:

@@ -11,7 +11,7 @@ import pytest
 from deadreckon.errors import Malformed
 from deadreckon.kernels.ranges import look_up
 from deadreckon.model.ids import Arch
-from deadreckon.model.tables import RuleTable, SymTable
+from deadreckon.model.tables import CodeTable, RuleTable, SymTable
 from deadreckon.symbols import tables
 from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table, write_table
 from synth.samples import walk_with
@@ -28,13 +28,15 @@ INFO = {"debug_id": "abc", "has_lines": True, "nested": [1, "ü"]}
 def path(tmp_path: Path) -> Path:
     """Give a small table file with something in every column."""
     world = random_world(random.Random(3), Arch.X86_64)
-    sym, rules = next(pair for pair in (image.tables() for image in world.images) if len(pair[1].saved))
+    tables = (image.tables() for image in world.images)
+    sym, rules, _ = next(found for found in tables if len(found[1].saved))
     sym.functions = np.array([[0, 16, 2], [5, 32, 1]], np.uint32)
     sym.files = np.array([[0, 5, 0]], np.uint32)
     sym.strings = np.frombuffer(b"\4main\4exit", np.uint8)
     rules.expr = np.frombuffer(b"\1\x30", np.uint8)
     path = tmp_path / "tables" / "a.table"
-    write_table(path, sym, rules, INFO)
+    code = CodeTable.gather(b"\x90" * 64, [(0x1000, 16, 8), (0x2000, 90, 32)])
+    write_table(path, sym, rules, INFO, code)
     return path
 
 
@@ -67,7 +69,7 @@ def use(opened: TableFile) -> None:
     for ref in (*opened.sym.functions[:, 0].tolist(), 0xFFFF_FFFF):
         opened.sym.string(ref)
     world = random_world(random.Random(3), Arch.X86_64)
-    walk_with(world, [(opened.sym, opened.rules)] * len(world.images))
+    walk_with(world, [(opened.sym, opened.rules, opened.code)] * len(world.images))
 
 
 # --- Round trip -----------------------------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ def use(opened: TableFile) -> None:
 def test_round_trip(path: Path) -> None:
     opened = open_table(path)
     copy = path.with_name("b.table")
-    write_table(copy, opened.sym, opened.rules, opened.info)
+    write_table(copy, opened.sym, opened.rules, opened.info, opened.code)
     again = open_table(copy)
     assert opened.info == again.info == INFO
     assert equal(again.sym, opened.sym)

@@ -12,8 +12,8 @@ from deadreckon.kernels import unwind
 from deadreckon.kernels.cfi import rules_from_frames
 from deadreckon.kernels.ranges import look_up
 from deadreckon.model.ids import Arch
-from deadreckon.model.tables import RuleTable, SymTable
-from deadreckon.unwind.walk import ARCHITECTURES, module_columns
+from deadreckon.model.tables import SymTable
+from deadreckon.unwind.walk import ARCHITECTURES, Tables, module_columns
 from synth.cfi import FrameSection, advance, block, def_cfa, offset, sleb, uleb
 from synth.stacks import World, random_world
 
@@ -59,11 +59,13 @@ def _walk(world: World) -> list[list[int]]:
     return walk_with(world, [image.tables() for image in world.images])
 
 
-def walk_with(world: World, tables: list[tuple[SymTable, RuleTable]]) -> list[list[int]]:
+def walk_with(world: World, tables: list[Tables]) -> list[list[int]]:
     """Walk a world's threads with these tables of its images; returns why each ended, and the frames' columns."""
     memory, regions, registers, valid = world.columns()
-    frames, stops = unwind.walk_stacks(
-        ARCHITECTURES[world.arch].RULES.parameters(world.mask),
+    rules = ARCHITECTURES[world.arch].RULES
+    frames, stops, decisions = unwind.walk_stacks(
+        rules.parameters(world.mask),
+        rules.chain_rows(),
         registers,
         valid,
         memory,
@@ -75,5 +77,6 @@ def walk_with(world: World, tables: list[tuple[SymTable, RuleTable]]) -> list[li
         max_total=100,
         scan_words=20,
         scan_words_first=40,
+        scan_words_calls=60,
     )
-    return [stops.tolist(), *(getattr(frames, f.name).tolist() for f in fields(frames))]
+    return [stops.tolist(), decisions.tolist(), *(getattr(frames, f.name).tolist() for f in fields(frames))]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deadreckon.model.crash import MemoryMap, Regions
+from deadreckon.model.ids import Arch
 from deadreckon.model.registers import REGISTER_SETS, WIDTH
-from deadreckon.model.tables import RuleTable, SymTable
+from deadreckon.model.tables import CodeTable, RuleTable, SymTable
 from deadreckon.unwind.walk import ARCHITECTURES
 from synth.cfi import block
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from deadreckon.model.ids import Arch
 
 NONE = 0xFFFF_FFFF
 KINDS = {"same": 0, "undefined": 1, "offset": 2, "val_offset": 3, "register": 4, "expr": 5, "val_expr": 6}
@@ -43,7 +43,10 @@ class Rule:
 
 @dataclass
 class Image:
-    """A module. ``rows``, ``names`` (is there a function?), ``base``, ``text`` and ``entries`` are sorted rvas."""
+    """A module. ``rows``, ``names`` (is there a function?), ``base``, ``text`` and ``entries`` are sorted rvas.
+
+    ``code``: what the module's file holds of its instructions.
+    """
 
     start: int
     size: int
@@ -52,8 +55,9 @@ class Image:
     base: list[tuple[int, int]] = field(default_factory=list)
     text: list[tuple[int, int]] = field(default_factory=list)
     entries: list[int] = field(default_factory=list)
+    code: list[tuple[int, bytes]] = field(default_factory=list)
 
-    def tables(self) -> tuple[SymTable, RuleTable]:
+    def tables(self) -> tuple[SymTable, RuleTable, CodeTable]:
         """Return the columns."""
         sym = SymTable.empty()
         sym.range_start = np.array([rva for rva, _ in self.names], np.uint32)
@@ -82,13 +86,20 @@ class Image:
                 saved.append([register, KINDS[kind], len(expr) if isinstance(value, bytes) else value])
                 if isinstance(value, bytes):
                     expr += block(value)
-        return sym, RuleTable(
+        offsets = np.cumsum([0, *(len(part) for _, part in self.code)]).tolist()
+        sections = [(rva, len(part), at) for (rva, part), at in zip(self.code, offsets, strict=False)]
+        code = CodeTable(
+            np.frombuffer(b"".join(part for _, part in self.code), np.uint8),
+            np.array(sections, np.uint32).reshape(-1, 3),
+        )
+        found = RuleTable(
             np.array([rva for rva, _ in self.rows], np.uint32),
             np.array(numbers, np.uint32),
             np.array(rules, np.int32).reshape(-1, 6),
             np.array(saved, np.int32).reshape(-1, 3),
             np.frombuffer(bytes(expr), np.uint8),
         )
+        return sym, found, code
 
 
 @dataclass
@@ -101,6 +112,7 @@ class World:
     memory: list[tuple[int, bytes]] = field(default_factory=list)
     regions: list[tuple[int, int, int]] | None = None
     threads: list[dict[int, int]] = field(default_factory=list)
+    strict: bool = False
 
     @property
     def word(self) -> int:
@@ -195,9 +207,24 @@ _CALLS = {
         (0x94000010).to_bytes(4, "little"), (0x97FFFFFF).to_bytes(4, "little"), (0xD63F0100).to_bytes(4, "little"),
         (0xD73F0901).to_bytes(4, "little"), (0xD61F0100).to_bytes(4, "little"), (0x14000010).to_bytes(4, "little"),
     ),
-    "arm": (bytes.fromhex("100000eb"),),
+    "arm": (
+        bytes.fromhex("100000eb"), bytes.fromhex("000000fa"), bytes.fromhex("33ff2fe1"), bytes.fromhex("00f010f8"),
+        bytes.fromhex("00f010e8"), bytes.fromhex("c046a047"), bytes.fromhex("1eff2fe1"),
+        bytes.fromhex("0fe0a0e114ff2fe1"),
+    ),
 }  # fmt: skip
 """Calls, and a few instructions that only look like one."""
+
+
+_PROLOGUES = (
+    [bytes.fromhex(x) for x in (
+        "10b5 f0b5 2de9f041 4df804ed 82b0 d0b0 2ded048b 2ded020a adf5807d adf2040d 00af 0446 00f010f8 10bd 4df8047d"
+    ).split()],
+    [bytes.fromhex(x) for x in (
+        "10402de9 f0412de9 04e02de5 08d04de2 41df4de2 048b2ded 04b08de2 0040a0e1 100000eb 04702de5"
+    ).split()],
+)  # fmt: skip
+"""What ARM's functions begin with, in Thumb and in ARM."""
 
 
 def random_world(rng: Random, arch: Arch) -> World:
@@ -207,11 +234,12 @@ def random_world(rng: Random, arch: Arch) -> World:
     word = arch.word_size
     full = (1 << 8 * word) - 1
     mask = {"x86": full, "arm": full & ~1, "arm64": (1 << 48) - 1}[rules.call]
-    world = World(arch, mask)
+    world = World(arch, mask, strict=arch is Arch.X86_64 and rng.random() < 0.3)
     low = 0x10_0000 if word == 4 else 0x7F00_0000_0000
     stack = (0xBF00_0000 if word == 4 else 0x7FFC_0000_0000) + 8 * rng.randrange(64)
     saved_registers = [registers.index(name) for name in rules.callee_saved]
     returns: list[int] = []
+    generated = low - 0x10_0000
     for number in range(rng.randint(1, 3)):
         image = Image(low + number * rng.choice((0x1000, 0x8000)), 0x1000)
         code = bytearray(rng.randbytes(0x1000) if rng.random() < 0.5 else b"\x90" * 0x1000)
@@ -228,6 +256,9 @@ def random_world(rng: Random, arch: Arch) -> World:
                     image.rows.append((at + row, rule))
             if rng.random() < 0.06:
                 image.base.append((at, at + size))
+            if rules.call == "arm" and rng.random() < 0.6:
+                first = b"".join(rng.choices(_PROLOGUES[rng.random() < 0.5], k=rng.randint(1, 4)))
+                code[at : at + len(first)] = first
             for _ in range(3):
                 call = rng.choice(_CALLS[rules.call])
                 where = at + rng.randrange(size) & (~3 if rules.call == "arm64" else ~0)
@@ -246,10 +277,13 @@ def random_world(rng: Random, arch: Arch) -> World:
         if rng.random() < 0.6:
             cut = rng.choice((0, 0, 0x300))
             world.memory.append((image.start + cut, bytes(code[cut:0x1000])))
+        elif rng.random() < 0.5:
+            image.code = [(0x100, bytes(code[0x100:0x800])), (0x880, bytes(code[0x880:0xE80]))]
     world.images.sort(key=lambda image: image.start)
     if rng.random() < 0.4:
         world.regions = [(i.start, i.start + 0x1000, rng.choice((5, 5, 4, 1))) for i in world.images]
         world.regions.append((stack, stack + 0x1000, 3))
+        world.regions.append((generated, generated + 0x800, 7))
     words = rng.randint(20, 160)
     values: list[int] = []
     while (i := len(values)) < words:
@@ -260,7 +294,8 @@ def random_world(rng: Random, arch: Arch) -> World:
             value = stack + word * rng.randrange(i, words + 8)
             if i + 1 < words and rng.random() < 0.5:
                 # A frame record: the caller's, then the return address.
-                values += [rng.choice((value, value, 0)), rng.choice(returns)]
+                jit = generated + rng.randrange(0x1000)
+                values += [rng.choice((value, value, 0)), rng.choice((*[rng.choice(returns)] * 4, jit, 0))]
                 continue
         elif kind < 0.7:
             value = rng.choice(world.images).start + rng.choice((rng.randrange(0x1000), *image.entries[:5]))

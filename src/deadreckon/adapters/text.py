@@ -51,6 +51,9 @@ def _lines(event: Event, explain_grouping: bool) -> Iterator[str]:  # noqa: FBT0
         name = f" {thread.name!r}" if thread.name else ""
         yield safe(f"thread {thread.id}{name}{' (crashed)' if thread.crashed else ''}")
         yield from _frames(thread.frames or [], _MAX_FRAMES if thread.crashed else _MAX_OTHER_FRAMES)
+        if thread.explanation:
+            yield "  how"
+            yield from (safe(f"  {number:>3}  {line}") for number, line in enumerate(thread.explanation))
     if explain_grouping and event.fingerprint:
         yield ""
         yield "grouping"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from deadreckon.kernels._jit import kernel, view_u32
+from deadreckon.kernels._jit import kernel, view_u8, view_u32
+from deadreckon.kernels._leb import fixed
 from deadreckon.kernels._memory import find, load, region
 from deadreckon.kernels._signals import CALL_ARM64, CALL_X86
 from deadreckon.model.tables import NO_RULE
@@ -33,61 +34,112 @@ from deadreckon.model.tables import NO_RULE
     M_N_TEXT,
     M_ENTRIES,
     M_N_ENTRIES,
-) = range(18)
-MODULE_COLUMNS = 18
+    M_CODE,
+    M_N_CODE,
+    M_CODE_MAP,
+    M_N_CODE_MAP,
+) = range(22)
+MODULE_COLUMNS = 22
 
 _EXECUTE = 4
 
 
 @kernel()
-def _follows_call(address, kind, memory):
+def fetch(address, size, m, code, memory):
+    """Return (little-endian word, True) of code: out of the report's memory, else out of the module's own file."""
+    value, ok = load(address, size, memory)
+    if ok:
+        return value, True
+    columns = code[2][m]
+    rva = np.int64(address - code[0][m])
+    sections = view_u32(columns[M_CODE_MAP], 3 * columns[M_N_CODE_MAP])
+    for s in range(columns[M_N_CODE_MAP]):
+        at = rva - np.int64(sections[3 * s])
+        if at >= 0 and at + size <= np.int64(sections[3 * s + 1]):
+            offset = np.int64(sections[3 * s + 2]) + at
+            if offset + size <= columns[M_N_CODE]:
+                return fixed(view_u8(columns[M_CODE], columns[M_N_CODE]), offset, size), True
+    return np.uint64(0), False
+
+
+@kernel()
+def _follows_call(address, kind, m, code, memory):
     """Say whether the instruction before an address is a call: 1 yes, 0 no, -1 where its bytes are not at hand."""
-    start, end, offset, buffer = memory
     if kind == CALL_X86:
-        i = region(address - np.uint64(7), start, end)
-        if i < 0 or end[i] < address:
-            return -1
-        at = offset[i] + np.int64(address - start[i])
-        if buffer[at - 5] == 0xE8:  # call rel32
-            return 1
-        # call r/m (FF /2): the length follows from the ModRM byte; Intel SDM volume 2, table 2-2.
-        for length in range(2, 8):
-            if buffer[at - length] == 0xFF:
-                modrm = np.int64(buffer[at - length + 1])
-                if modrm & 0x38 != 0x10:
-                    continue
-                mode = modrm >> 6
-                size = 2
-                if mode != 3:
-                    if modrm & 7 == 4:
-                        size += 1
-                        if mode == 0 and length >= 3 and buffer[at - length + 2] & 7 == 5:
-                            size += 4
-                    elif mode == 0 and modrm & 7 == 5:
-                        size += 4
-                    if mode == 1:
-                        size += 1
-                    elif mode == 2:
-                        size += 4
-                if size == length:
-                    return 1
-        return 0
-    value, ok = load(address - np.uint64(4), 4, memory)
+        before, ok = fetch(address - np.uint64(8), 8, m, code, memory)
+        return _calls_x86(before) if ok else -1
+    value, ok = fetch(address - np.uint64(4), 4, m, code, memory)
     if not ok:
         return -1
     if kind == CALL_ARM64:  # BL; BLR and its authenticating forms
         return 1 if value >> np.uint64(26) == 0x25 or value & np.uint64(0xFEFF_F000) == 0xD63F_0000 else 0
-    return -1
+    # Whether it is Thumb was in the bit that the mask took: BL and BLX (immediate, register), in either encoding.
+    if value & np.uint64(0x0F00_0000) == 0x0B00_0000 or value & np.uint64(0xFE00_0000) == 0xFA00_0000:
+        return 1
+    if value & np.uint64(0x0FFF_FFF0) == 0x012F_FF30:
+        return 1
+    if value & np.uint64(0xC000_F800) == 0xC000_F000 or value >> np.uint64(16) & np.uint64(0xFF87) == 0x4780:
+        return 1
+    # Before ARMv5 a call through a pointer was "mov lr, pc" and a jump.
+    previous, ok = fetch(address - np.uint64(8), 4, m, code, memory)
+    return 1 if ok and previous & np.uint64(0x0FFF_FFFF) == 0x01A0_E00F else 0
+
+
+@kernel()
+def _calls_x86(before):
+    """Say whether the eight bytes before an address end in a call. Source: Intel SDM volume 2, CALL and table 2-2."""
+    if before >> np.uint64(24) & np.uint64(0xFF) == 0xE8:  # call rel32
+        return 1
+    # call r/m (FF /2): the length follows from the ModRM byte.
+    for length in range(2, 8):
+        low = np.uint64(8 * (8 - length))
+        if before >> low & np.uint64(0xFF) != 0xFF:
+            continue
+        modrm = np.int64(before >> (low + np.uint64(8)) & np.uint64(0xFF))
+        if modrm & 0x38 != 0x10:
+            continue
+        mode = modrm >> 6
+        size = 2
+        if mode != 3:
+            if modrm & 7 == 4:
+                size += 1
+                if mode == 0 and length >= 3 and np.int64(before >> (low + np.uint64(16))) & 7 == 5:
+                    size += 4
+            elif mode == 0 and modrm & 7 == 5:
+                size += 4
+            if mode == 1:
+                size += 1
+            elif mode == 2:
+                size += 4
+        if size == length:
+            return 1
+    return 0
+
+
+@kernel()
+def may_execute(address, code):
+    """Say whether the report's memory regions, where it has any, allow code at an address."""
+    region_start, region_end, access = code[3], code[4], code[5]
+    if not len(region_start):
+        return True
+    r = region(address, region_start, region_end)
+    return r >= 0 and (access[r] & _EXECUTE) != 0
+
+
+@kernel()
+def follows_call(address, kind, code, memory):
+    """Say whether a word is certainly a return address, whatever function that is in."""
+    before = address - np.uint64(1)
+    m = region(before, code[0], code[1])
+    return m >= 0 and executable(before, m, code) and _follows_call(address, kind, m, code, memory) == 1
 
 
 @kernel()
 def executable(address, m, code):
     """Say whether an address in module ``m`` holds code, as far as the report or the module's sections tell."""
-    mod_start, _, modules, region_start, region_end, access = code
-    if len(region_start):
-        r = region(address, region_start, region_end)
-        if r < 0 or not access[r] & _EXECUTE:
-            return False
+    mod_start, _, modules, _, _, _ = code
+    if not may_execute(address, code):
+        return False
     columns = modules[m]
     if columns[M_N_TEXT] == 0:
         return True
@@ -133,7 +185,7 @@ def plausible(address, kind, code, memory):
         i = find(view_u32(columns[M_RVA], columns[M_ROWS]), columns[M_ROWS], rva)
         if not columns[M_N_RANGES] and (i < 0 or view_u32(columns[M_RULE], columns[M_ROWS])[i] == NO_RULE):
             return 0
-    called = _follows_call(address, kind, memory)
+    called = _follows_call(address, kind, m, code, memory)
     if called >= 0:
         return 2 * called
     if columns[M_N_ENTRIES]:

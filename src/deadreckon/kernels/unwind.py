@@ -5,7 +5,8 @@ and lengths of its tables' columns), so is memory. For each frame, in this order
 
 1. cfi            the module's RuleTable has a rule for the address; or the code there returns from a signal handler
 2. scan           pc is no code: a call through a wild pointer, whose return address is where calls put it
-3. frame_pointer  pc is exact and in a function that made no call: the link register; else the ABI's chain of frames
+3. frame_pointer  pc is exact and in a function that made no call: the link register; else what the function's first
+                  instructions saved (ARM); else the ABI's chain of frames
 4. scan           the next word on the stack that can be a return address
 
 A thread ends where its unwind information says so (undefined return address), at a function above which no caller
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import types
 
+from deadreckon.kernels._chain import CHAIN_END, CHAIN_FOUND, follow, link
 from deadreckon.kernels._code import (
     M_BASE,
     M_EXPR,
@@ -40,7 +42,18 @@ from deadreckon.kernels._code import (
 from deadreckon.kernels._expression import evaluate
 from deadreckon.kernels._jit import array, kernel, view_i32, view_u8, view_u32
 from deadreckon.kernels._memory import find, load, region
-from deadreckon.kernels._signals import interrupted
+from deadreckon.kernels._parameters import (
+    P_CALL,
+    P_CALLEE_SAVED,
+    P_LR,
+    P_MASK,
+    P_PC,
+    P_SP,
+    P_WORD,
+)
+from deadreckon.kernels._prologue import undo_prologue
+from deadreckon.kernels._scan import search
+from deadreckon.kernels._signals import CALL_ARM, interrupted
 from deadreckon.model.registers import WIDTH
 from deadreckon.model.tables import (
     CFA_EXPR,
@@ -68,7 +81,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODULE_COLUMNS",
-    "PARAMETERS",
+    "NOTE_CALL",
+    "NOTE_CHAIN",
+    "NOTE_LEAF",
+    "NOTE_PROLOGUE",
+    "NOTE_RULE",
+    "NOTE_RULE_FAILED",
+    "NOTE_STUCK",
+    "NOTE_TRAMPOLINE",
+    "NOTE_WILD",
+    "NOTE_WORDS",
     "STOP_BASE",
     "STOP_END",
     "STOP_LIMIT",
@@ -78,12 +100,18 @@ __all__ = [
     "walk_stacks",
 ]
 
-# Architecture parameters, by index.
-P_WORD, P_PC, P_SP, P_FP, P_LR, P_CALLEE_SAVED, P_MASK, P_FP_KIND, P_CALL = range(9)
-PARAMETERS = 9
-
-FP_NONE, FP_RECORD = 0, 1
-"""Frame-pointer conventions: FP_RECORD is {caller's fp, return address} at fp, the caller's sp just above."""
+NOTE_CHAIN, NOTE_WORDS = 8, 16
+(
+    NOTE_RULE,
+    NOTE_RULE_FAILED,
+    NOTE_STUCK,
+    NOTE_TRAMPOLINE,
+    NOTE_WILD,
+    NOTE_LEAF,
+    NOTE_CALL,
+    NOTE_PROLOGUE,
+) = (1 << i for i in range(8))
+"""What was tried for a frame's caller, as bits; from bit 8 a CHAIN_ code, from bit 16 the number of words scanned."""
 
 STOP_NO_CALLER, STOP_END, STOP_BASE, STOP_LIMIT, STOP_NO_CONTEXT, STOP_NO_STACK = range(6)
 """Why a stack ended; STOP_END and STOP_BASE are true ends."""
@@ -179,6 +207,7 @@ _RU64, _RU8, _RI64 = array(_U64, readonly=True), array(_U8, readonly=True), arra
 @kernel(
     _I64(
         _RI64,  # p
+        array(_I64, 2),  # chains
         array(_U64, 2),  # thread_regs
         array(_U64),  # thread_valid
         _RU64,  # start
@@ -198,11 +227,13 @@ _RU64, _RU8, _RI64 = array(_U64, readonly=True), array(_U8, readonly=True), arra
         array(types.boolean),
         array(_I32),
         array(_U8),
+        array(_I64, 2),  # decisions
         array(_U8),  # stops
     )
 )
 def _walk(
     p,
+    chains,
     thread_regs,
     thread_valid,
     start,
@@ -222,11 +253,13 @@ def _walk(
     f_return,
     f_module,
     f_trust,
+    decisions,
     stops,
 ):
     """Fill the frame columns for every thread; returns how many frames there are.
 
-    ``limits``: frames a thread, frames in all (the columns' length), words scanned, words scanned from a trusted frame.
+    ``limits``: frames a thread, frames in all (the columns' length), words scanned, words scanned from a trusted
+    frame, words scanned for a call.
     """
     memory = (start, end, offset, buffer)
     code = (mod_start, mod_end, modules, region_start, region_end, access)
@@ -236,7 +269,6 @@ def _walk(
     mask = np.uint64(p[P_MASK])
     pc_bit = one << np.uint64(p[P_PC])
     sp_bit = one << np.uint64(p[P_SP])
-    fp_bit = one << np.uint64(p[P_FP])
     regs = np.zeros(WIDTH, np.uint64)
     caller = np.zeros(WIDTH, np.uint64)
     n = 0
@@ -245,6 +277,7 @@ def _walk(
         valid = thread_valid[t]
         trust = TRUST_CONTEXT
         is_return = False
+        chained = False
         stops[t] = STOP_NO_CONTEXT
         if not valid & pc_bit:
             continue
@@ -262,6 +295,8 @@ def _walk(
             f_return[n] = is_return
             f_module[n] = m
             f_trust[n] = trust
+            decisions[n, 0] = -1
+            decisions[n, 1] = 0
             n += 1
             if not valid & sp_bit:
                 stops[t] = STOP_NO_STACK
@@ -289,6 +324,8 @@ def _walk(
                         rule = view_u32(columns[M_RULE], columns[M_ROWS])[i]
                         if rule != NO_RULE and np.int64(rule) < columns[M_N_RULES]:
                             covered = True
+                            decisions[n - 1, 0] = i
+                            decisions[n - 1, 1] |= NOTE_RULE
                             flags = view_i32(columns[M_RULES], columns[M_N_RULES] * 6)[np.int64(rule) * 6 + 3]
                             if flags & SIGNAL_FRAME:
                                 # A trampoline is "returned to" at its first instruction: pc is exact.
@@ -298,7 +335,9 @@ def _walk(
                                 stops[t] = STOP_END
                                 break
                             known, ok = _apply(columns, rule, p, regs, valid, caller, memory)
-                            if ok:
+                            if not ok:
+                                decisions[n - 1, 1] |= NOTE_RULE_FAILED
+                            else:
                                 caller[p[P_PC]] &= mask
                                 # A leaf on a link-register CPU has its caller's sp; nothing else may stand still.
                                 moved = caller[p[P_SP]] > sp or (
@@ -308,6 +347,8 @@ def _walk(
                                     moved = True  # The handler may have run on a stack of its own.
                                 if moved:
                                     found = TRUST_CFI
+                                else:
+                                    decisions[n - 1, 1] |= NOTE_STUCK
             if found and next_return and caller[p[P_PC]] < 4096:
                 # Thread starts are entered with a return address of 0: a true end, if unwind information led here.
                 stops[t] = STOP_END if caller[p[P_PC]] == 0 else STOP_NO_CALLER
@@ -319,6 +360,7 @@ def _walk(
                     next_return = False
                     caller[p[P_PC]] &= mask
                     found = TRUST_CFI
+                    decisions[n - 1, 1] |= NOTE_TRAMPOLINE
             if not found and not is_return and not covered:
                 # Nothing was called from here yet, so every register is still the caller's and the return address is
                 # where the call put it. That is sure of a pc that is no code: a call through a wild pointer.
@@ -332,9 +374,10 @@ def _walk(
                         # A link register that points into the same function is left from a call made here; one that
                         # is in the frame record as well was saved, and the record tells more.
                         ok = ok and not same_function(pc, target - one, m, code)
-                        if ok and p[P_FP_KIND] == FP_RECORD and valid & fp_bit:
-                            record, saved = load(regs[p[P_FP]] + size, word, memory)
-                            ok = not (saved and record & mask == target)
+                        for c in range(len(chains)):
+                            if ok and valid >> np.uint64(chains[c, 0]) & one:
+                                _, record, saved = link(regs[chains[c, 0]], chains[c], p, memory)
+                                ok = not (saved and record == target)
                 elif wild:
                     target, ok = load(sp, word, memory)
                     target &= mask
@@ -345,65 +388,52 @@ def _walk(
                         caller[p[P_SP]] = sp + size
                     known = valid if wild else valid & ~(one << np.uint64(p[P_LR]))
                     found = TRUST_SCAN if wild else TRUST_FP
+                    decisions[n - 1, 1] |= NOTE_WILD if wild else NOTE_LEAF
                     next_return = True
-            if not found and p[P_FP_KIND] == FP_RECORD and valid & fp_bit and not (covered and trust == TRUST_CFI):
-                fp = regs[p[P_FP]]
-                next_fp, ok = load(fp, word, memory)
-                target, ok2 = load(fp + size, word, memory)
-                if ok and ok2 and fp >= sp:
-                    target &= mask
-                    next_sp = fp + np.uint64(2) * size
-                    chain = next_fp >= next_sp and region(next_fp, start, end) == region(fp, start, end)
-                    if (chain or next_fp == 0) and plausible(target, p[P_CALL], code, memory):
-                        caller[:] = 0
-                        caller[p[P_PC]] = target
-                        caller[p[P_SP]] = next_sp
-                        caller[p[P_FP]] = next_fp
-                        known = pc_bit | sp_bit | fp_bit
-                        found = TRUST_FP
-                        next_return = True
+            if not found and not covered and m >= 0 and p[P_CALL] == CALL_ARM:
+                known = undo_prologue(p, m, regs, valid, caller, code, memory)
+                if known and caller[p[P_SP]] > sp:
+                    found = TRUST_FP
+                    next_return = True
+                    decisions[n - 1, 1] |= NOTE_PROLOGUE
+            linked = False
+            if not found and not (covered and trust == TRUST_CFI):
+                known, outcome = follow(p, chains, regs, valid, chained, caller, code, memory)
+                decisions[n - 1, 1] |= outcome << NOTE_CHAIN
+                if outcome == CHAIN_END and not covered:
+                    stops[t] = STOP_END
+                    break
+                if outcome == CHAIN_FOUND:
+                    linked = True
+                    found = TRUST_FP
+                    next_return = True
             if not found:
-                words = limits[3] if trust in (TRUST_CONTEXT, TRUST_CFI) else limits[2]
                 if region(sp, start, end) < 0:
                     stops[t] = STOP_NO_STACK
                     break
-                for i in range(words):
-                    slot = sp + np.uint64(i) * size
-                    target, ok = load(slot, word, memory)
-                    if not ok:
-                        break
-                    target &= mask
-                    if target < 4096 or not plausible(target, p[P_CALL], code, memory):
-                        continue
-                    caller[:] = 0
-                    caller[p[P_PC]] = target
-                    caller[p[P_SP]] = slot + size
-                    known = pc_bit | sp_bit
-                    if valid & fp_bit:
-                        fp = regs[p[P_FP]]
-                        if fp == slot - size:
-                            next_fp, ok = load(fp, word, memory)
-                            if ok:
-                                caller[p[P_FP]] = next_fp
-                                known |= fp_bit
-                        elif fp >= slot + size:
-                            caller[p[P_FP]] = fp
-                            known |= fp_bit
+                words = limits[3] if trust in (TRUST_CONTEXT, TRUST_CFI) else limits[2]
+                known, looked, called = search(
+                    p, chains, regs, valid, trust == TRUST_CONTEXT, words, limits[4], caller, code, memory
+                )
+                decisions[n - 1, 1] |= looked << NOTE_WORDS
+                if known:
+                    decisions[n - 1, 1] |= NOTE_CALL * called
                     found = TRUST_SCAN
                     next_return = True
-                    break
             if not found:
                 stops[t] = STOP_NO_CALLER
                 break
             regs[:] = caller
             valid = known
             trust = found
+            chained = linked
             is_return = next_return
     return n
 
 
 def walk_stacks(
     parameters: NDArray[np.int64],
+    chains: NDArray[np.int64],
     registers: NDArray[np.uint64],
     valid: NDArray[np.uint64],
     memory: MemoryMap,
@@ -416,12 +446,15 @@ def walk_stacks(
     max_total: int,
     scan_words: int,
     scan_words_first: int,
-) -> tuple[FrameTable, NDArray[np.uint8]]:
+    scan_words_calls: int,
+) -> tuple[FrameTable, NDArray[np.uint8], NDArray[np.int64]]:
     """Unwind threads: ``registers`` u64[T, WIDTH] and ``valid`` u64[T] are each thread's starting point.
 
+    ``chains`` i64[C, 4]: frame-pointer conventions (_chain.py).
     ``mod_start``/``mod_end`` u64[M] are sorted and do not overlap; ``modules`` i64[M, MODULE_COLUMNS] holds the
     addresses and lengths of their tables' columns, which the caller keeps alive. Returns the frames (innermost first,
-    thread by thread) and why each thread ended (STOP_*).
+    thread by thread), why each thread ended (STOP_*), and for each frame i64[2] of how its caller was looked for: the
+    row of its module's RuleTable (-1 none) and NOTE_ bits.
     """
     total = min(max_total, max(1, len(registers)) * max_frames)
     f_thread = np.empty(total, np.int32)
@@ -430,6 +463,7 @@ def walk_stacks(
     f_return = np.empty(total, np.bool_)
     f_module = np.empty(total, np.int32)
     f_trust = np.empty(total, np.uint8)
+    decisions = np.empty((total, 2), np.int64)
     stops = np.zeros(len(registers), np.uint8)
     if regions is None:
         region_start = region_end = np.zeros(0, np.uint64)
@@ -438,6 +472,7 @@ def walk_stacks(
         region_start, region_end, access = regions.start, regions.end, regions.access
     n = _walk(
         parameters,
+        chains,
         registers,
         valid,
         memory.start,
@@ -450,13 +485,15 @@ def walk_stacks(
         mod_start,
         mod_end,
         modules,
-        np.array([max_frames, total, scan_words, scan_words_first], np.int64),
+        np.array([max_frames, total, scan_words, scan_words_first, scan_words_calls], np.int64),
         f_thread,
         f_pc,
         f_sp,
         f_return,
         f_module,
         f_trust,
+        decisions,
         stops,
     )
-    return FrameTable(f_thread[:n], f_pc[:n], f_sp[:n], f_return[:n], f_module[:n], f_trust[:n]), stops
+    frames = FrameTable(f_thread[:n], f_pc[:n], f_sp[:n], f_return[:n], f_module[:n], f_trust[:n])
+    return frames, stops, decisions[:n]

@@ -110,6 +110,8 @@ class Thread(msgspec.Struct, omit_defaults=True, kw_only=True):
     crashed: bool = False
     registers: dict[str, str] | None = None
     frames: list[Frame] | None = None
+    explanation: list[str] | None = None
+    """How each frame was found, a line a frame, where that was asked for."""
 
 
 class ExceptionInfo(msgspec.Struct, omit_defaults=True, kw_only=True):

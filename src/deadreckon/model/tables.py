@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ __all__ = [
     "REG_VAL_OFFSET",
     "SIGNAL_FRAME",
     "TRUST_NAMES",
+    "CodeTable",
     "FrameTable",
     "RuleTable",
     "SymTable",
@@ -154,6 +155,38 @@ class SymTable:
             if byte < 0x80:
                 return data[at : at + length].tobytes().decode("utf-8", "replace")
         return ""
+
+
+@dataclass(slots=True)
+class CodeTable:
+    """A module's instructions, for reports that hold none: the contents of its executable sections.
+
+    ``data`` u8[n]; ``map`` u32[s, 3]: each section's rva, size and offset in ``data``, sorted.
+    """
+
+    data: NDArray[np.uint8]
+    map: NDArray[np.uint32]
+
+    @classmethod
+    def empty(cls) -> CodeTable:
+        """Return a table without code."""
+        return cls(np.zeros(0, np.uint8), np.zeros((0, 3), np.uint32))
+
+    @classmethod
+    def gather(cls, file: bytes | memoryview, sections: Iterable[tuple[int, int, int]]) -> CodeTable:
+        """Copy sections, each an (rva, size, offset in the file), out of an image; those outside of it are cut."""
+        rows: list[tuple[int, int, int]] = []
+        parts: list[NDArray[np.uint8]] = []
+        at = 0
+        for rva, size, offset in sorted(sections):
+            end = rows[-1][0] + rows[-1][1] if rows else 0
+            if not end <= rva <= NONE or not 0 <= offset < len(file):
+                continue
+            part = np.frombuffer(file, np.uint8, min(size, len(file) - offset, NONE - rva), offset)
+            rows.append((rva, len(part), at))
+            parts.append(part.copy())
+            at += len(part)
+        return cls(np.concatenate([np.zeros(0, np.uint8), *parts]), np.array(rows, np.uint32).reshape(-1, 3))
 
 
 @dataclass(slots=True)

@@ -132,13 +132,15 @@ def _notes(data: bytes | memoryview, offset: int, size: int, order: str) -> Iter
 class ElfTables:
     """What the section table leads to; addresses are relative to the image base.
 
-    ``text`` u32[n, 2]: start and end of the executable sections, sorted. ``objects``: named data (start, end, name),
+    ``text`` u32[n, 2]: start and end of the executable sections, sorted; ``code``: (start, size, offset in the file) of
+    those the file holds. ``objects``: named data (start, end, name),
     sorted, not overlapping; a jump through a wild pointer may land in one. ``problems``: one message for each part
     that could not be read.
     """
 
     rules: RuleTable = field(default_factory=RuleTable.empty)
     text: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
+    code: list[tuple[int, int, int]] = field(default_factory=list)
     objects: list[tuple[int, int, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -189,7 +191,10 @@ def read(stream: IO[bytes]) -> ElfTables:
             if len(rules.rva) > len(found.rules.rva):
                 found.rules = rules
     with costs("executable sections"):
-        found.text = _text(sections.values(), image_base)
+        executable = [s for s in sections.values() if s["sh_flags"] & _SHF_ALLOC and s["sh_flags"] & _SHF_EXECINSTR]
+        found.text = _text(executable, image_base)
+        held = (s for s in executable if s["sh_type"] != "SHT_NOBITS")
+        found.code = [(s["sh_addr"] - image_base, s["sh_size"], s["sh_offset"]) for s in held]
     with costs("symbols"):
         found.objects = _objects(sections, elf, image_base)
     with costs(".ARM.exidx"):
@@ -218,11 +223,7 @@ def _rules(elf: Any, sections: dict[str, Any], name: str, *, is_eh: bool, image_
 
 
 def _text(sections: Iterable[Any], image_base: int) -> NDArray[np.uint32]:
-    spans = [
-        (s["sh_addr"] - image_base, s["sh_addr"] - image_base + s["sh_size"])
-        for s in sections
-        if s["sh_flags"] & _SHF_ALLOC and s["sh_flags"] & _SHF_EXECINSTR and s["sh_size"]
-    ]
+    spans = [(s["sh_addr"] - image_base, s["sh_addr"] - image_base + s["sh_size"]) for s in sections if s["sh_size"]]
     kept = sorted(span for span in spans if 0 <= span[0] < span[1] <= _MAX_RVA)
     return np.array(kept, np.uint32).reshape(-1, 2)
 

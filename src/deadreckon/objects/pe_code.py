@@ -35,11 +35,13 @@ class PeImage:
     """What an image says of its code.
 
     ``text`` u32[n, 2]: executable sections; ``functions`` u32[n, 2]: extents of functions, as far as they are known;
-    both sorted and relative to the image base. ``managed``: the code is .NET's.
+    both sorted and relative to the image base. ``code``: (start, size, offset in the file) of those the file holds.
+    ``managed``: the code is .NET's.
     """
 
     text: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
     functions: NDArray[np.uint32] = field(default_factory=lambda: np.zeros((0, 2), np.uint32))
+    code: list[tuple[int, int, int]] = field(default_factory=list)
     managed: bool = False
 
 
@@ -62,12 +64,11 @@ def read(data: bytes | memoryview) -> PeImage:
     except struct.error as e:
         raise Malformed("PE headers", offset=0, expected="headers within the file", got=f"{len(data)} bytes") from e
     sections = [(address, size or raw, offset, raw) for _, size, address, raw, offset, *_ in rows]
-    spans = [
-        (address, min(address + size, 0xFFFF_FFFE))
-        for (address, size, *_), row in zip(sections, rows, strict=True)
-        if row[9] & (_CNT_CODE | _MEM_EXECUTE) and size
-    ]
+    flagged = zip(sections, rows, strict=True)
+    executable = [section for section, row in flagged if row[9] & (_CNT_CODE | _MEM_EXECUTE) and section[1]]
+    spans = [(address, min(address + size, 0xFFFF_FFFE)) for address, size, *_ in executable]
     image = PeImage(np.array(sorted(s for s in spans if s[0] < s[1]), np.uint32).reshape(-1, 2))
+    image.code = [(address, min(size, raw), offset) for address, size, offset, raw in executable]
     image.managed = len(entries) > _DIRECTORY_CLR and entries[_DIRECTORY_CLR] != (0, 0)
     if len(entries) > _DIRECTORY_EXCEPTION:
         address, size = entries[_DIRECTORY_EXCEPTION]

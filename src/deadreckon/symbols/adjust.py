@@ -28,6 +28,7 @@ __all__ = [
     "has_lines",
     "moved",
     "renamed",
+    "thumb",
     "without_placeholders",
 ]
 
@@ -219,6 +220,30 @@ def moved(sym: SymTable, omap: NDArray[np.uint32]) -> SymTable:
     found.functions = sym.functions.copy()
     found.functions[:, 1] = np.where(known, entry - old[source] + new[source], NONE)
     found.entries = distinct(found.functions[found.functions[:, 1] != NONE, 1])
+    return found
+
+
+def thumb(sym: SymTable) -> SymTable:
+    """Move 32-bit ARM's Thumb functions to where their code is.
+
+    A Thumb symbol's value has bit 0 set (ELF for the Arm Architecture, 5.5.3). symbolic takes it for the address, so
+    that the symbol table's nameless-line row covers a function's first instruction but for its first byte.
+    """
+    entry = sym.functions[:, 1].astype(np.int64)
+    odd_function = (entry & 1 == 1) & (entry != NONE)
+    if not odd_function.any():
+        return sym
+    functions = sym.functions.copy()
+    functions[odd_function, 1] -= 1
+    function = np.append(sym.locations[:, 2], NONE)[np.minimum(sym.range_loc, len(sym.locations))]
+    is_thumb = np.append(odd_function, np.False_)[np.minimum(function, len(odd_function))]
+    after = np.append(np.False_, is_thumb[:-1]) & (sym.range_loc == NONE)
+    move = (sym.range_start & 1 == 1) & (is_thumb | after)
+    where = sym.range_start.astype(np.int64) - move
+    # Where two meet, the last one stays: DWARF's row knows more than the symbol, and a gap nothing.
+    order = np.lexsort((~move & (sym.range_loc != NONE), sym.range_loc != NONE, where))
+    found = _ranges(sym, where[order], sym.range_loc.astype(np.int64)[order], ordered=True)
+    found.functions, found.entries = functions, distinct(sym.entries & ~np.uint32(1))
     return found
 
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from deadreckon.config import Config, store_path
 from deadreckon.errors import LimitExceeded, Malformed, SourceUnavailable, SymbolError
 from deadreckon.model.ids import DebugId
+from deadreckon.model.tables import CodeTable
 from deadreckon.symbols.index import Index
 from deadreckon.symbols.storefiles import TOUCH_SECONDS, alone, place, read_manifest, touch, write_manifest
 from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table
@@ -49,11 +50,12 @@ _FULL_SECONDS = 60.0
 
 @dataclass(slots=True)
 class ModuleTables:
-    """The tables used for one module, perhaps from two files (lines from one, unwind information from the other)."""
+    """The tables used for one module, perhaps from several files: lines, unwind information and code from each."""
 
     sym: SymTable
     rules: RuleTable
     info: dict[str, Any] = field(default_factory=dict)
+    code: CodeTable = field(default_factory=CodeTable.empty)
 
     @classmethod
     def merge(cls, files: list[TableFile]) -> ModuleTables | None:
@@ -62,7 +64,8 @@ class ModuleTables:
             return None
         sym = max(files, key=lambda f: (bool(f.info.get("has_lines")), len(f.sym.range_start)))
         rules = max(files, key=lambda f: len(f.rules.rva))
-        return cls(sym.sym, rules.rules, {**rules.info, **sym.info})
+        code = max(files, key=lambda f: len(f.code.data))
+        return cls(sym.sym, rules.rules, {**rules.info, **sym.info}, code.code)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-r"""Table files: the columns of one module's SymTable and RuleTable in one mapped file.
+r"""Table files: the columns of one module's SymTable, RuleTable and CodeTable in one mapped file.
 
 Layout: the magic ``DRTABLE\\0``, u32 version, u32 length of a JSON header, the header, then each column aligned to
 16 bytes, little-endian. The header lists the columns as ``[name, dtype, shape, offset]``. A file is written whole under
@@ -11,25 +11,25 @@ import json
 import mmap
 import os
 import tempfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deadreckon.errors import Malformed
-from deadreckon.model.tables import RuleTable, SymTable
+from deadreckon.model.tables import CodeTable, RuleTable, SymTable
 
 __all__ = ["TABLE_VERSION", "TableFile", "open_table", "write_table"]
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Counts changes of layout or meaning; files of another version are not opened, and tables are built afresh."""
 
 _MAGIC = b"DRTABLE\0"
 _ALIGN = 16
 _DTYPES: dict[str, np.dtype[Any]] = {"u4": np.dtype("<u4"), "i4": np.dtype("<i4"), "u1": np.dtype("u1")}
-_KINDS = {"strings": "u1", "expr": "u1", "rules": "i4", "saved": "i4"}  # All others are u4.
-_ROW_WORDS = {"locations": 4, "functions": 3, "files": 3, "base": 2, "text": 2, "rules": 6, "saved": 3}
+_KINDS = {"strings": "u1", "data": "u1", "expr": "u1", "rules": "i4", "saved": "i4"}  # All others are u4.
+_ROW_WORDS = {"locations": 4, "functions": 3, "files": 3, "base": 2, "text": 2, "rules": 6, "saved": 3, "map": 3}
 
 
 @dataclass(slots=True)
@@ -39,14 +39,17 @@ class TableFile:
     sym: SymTable
     rules: RuleTable
     info: dict[str, Any]
+    code: CodeTable = field(default_factory=CodeTable.empty)
 
 
-def write_table(path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any]) -> None:
+def write_table(
+    path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any], code: CodeTable | None = None
+) -> None:
     """Write a table file whole or not at all. Raises OSError where the disk doesn't take it."""
     columns: list[list[Any]] = []
     arrays: list[np.ndarray[Any, Any]] = []
     offset = 0
-    for prefix, table in (("sym", sym), ("rule", rules)):
+    for prefix, table in (("sym", sym), ("rule", rules), ("code", code or CodeTable.empty())):
         for column in fields(table):
             array = np.ascontiguousarray(getattr(table, column.name))
             columns.append(
@@ -86,7 +89,7 @@ def open_table(path: Path) -> TableFile:
     length = int.from_bytes(data[12:16], "little")
     try:
         header = json.loads(data[16 : 16 + length])
-        found: dict[str, dict[str, Any]] = {"sym": {}, "rule": {}}
+        found: dict[str, dict[str, Any]] = {"sym": {}, "rule": {}, "code": {}}
         for name, kind, shape, offset in header["columns"]:
             prefix, column = name.split(".")
             dtype = _DTYPES[kind]
@@ -101,9 +104,10 @@ def open_table(path: Path) -> TableFile:
             found[prefix][column] = np.frombuffer(data, dtype, count, start).reshape(shape)
         sym = SymTable(**found["sym"])
         rules = RuleTable(**found["rule"])
+        code = CodeTable(**found["code"])
         info = dict(header["info"])
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise Malformed(f"table file {path.name}", got=f"{type(e).__name__}: {e}") from e
     if len(sym.range_start) != len(sym.range_loc) or len(rules.rva) != len(rules.rule):
         raise Malformed(f"table file {path.name}", expected="columns of one length")
-    return TableFile(sym, rules, info)
+    return TableFile(sym, rules, info, code)

@@ -20,7 +20,7 @@ import numpy as np
 from deadreckon import objects
 from deadreckon.errors import SymbolError
 from deadreckon.model.ids import Arch, DebugId, normalize_code_id
-from deadreckon.model.tables import RuleTable, SymTable
+from deadreckon.model.tables import CodeTable, RuleTable, SymTable
 from deadreckon.objects import (
     bitcode,
     breakpad,
@@ -74,7 +74,7 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
         info["rows"] = len(work.rules.rva)
         info["problems"] = work.problems
         table = Path(f"{output}.{number}.table")
-        write_table(table, work.sym, work.rules, info)
+        write_table(table, work.sym, work.rules, info, work.code)
         results.append({**info, "table": table.name})
     return results
 
@@ -143,6 +143,7 @@ class _Work:
     info: dict[str, Any]
     sym: SymTable = field(default_factory=SymTable.empty)
     rules: RuleTable = field(default_factory=RuleTable.empty)
+    code: CodeTable = field(default_factory=CodeTable.empty)
     problems: list[str] = field(default_factory=list)
 
     def run(self, *, rules: bool) -> None:
@@ -159,6 +160,8 @@ class _Work:
         if failure is not None:
             self.problems.insert(0, f"symbols: {_short(failure)}")
         with self._costs("symbols"):
+            if self.info["arch"] == Arch.ARM:
+                self.sym = adjust.thumb(self.sym)
             self.sym = adjust.without_placeholders(self.sym)
             self.sym.base = adjust.base_ranges(self.sym)
         if rules and self.info["format"] != "elf":
@@ -235,6 +238,8 @@ class _Work:
             self.sym = adjust.from_symbols(parts.functions)
             return failure is None
         self.rules = image.rules
+        with _viewed(self.path) as data:
+            self.code = CodeTable.gather(data, image.code)
         self.problems.extend(image.problems)
         if failure is not None:
             self.sym = adjust.from_symbols(parts.functions)
@@ -261,9 +266,11 @@ class _Work:
         """Add ends of symbols, and the names that bitcode hid."""
         with _viewed(self.path) as data:
             images = macho_code.read(data)
-        image = next((i for i in images if i.uuid is not None and str(i.uuid) == self.info["debug_id"]), None)
-        if image is None:
-            return False
+            image = next((i for i in images if i.uuid is not None and str(i.uuid) == self.info["debug_id"]), None)
+            if image is None:
+                return False
+            code = ((s.address - image.base, s.size, s.offset) for s in image.sections if s.is_code and s.offset)
+            self.code = CodeTable.gather(data, code)
         self.sym = adjust.clipped(self.sym, image.text)
         self.sym.text = image.text
         if len(image.starts):
@@ -281,6 +288,7 @@ class _Work:
         """End exported names with their functions; without an end they name their own address only."""
         with _viewed(self.path) as data:
             image = pe_code.read(data)
+            self.code = CodeTable.gather(data, image.code)
         self.sym = adjust.clipped(self.sym, image.text)
         self.sym.text = image.text
         if len(image.functions) or "debug" not in self.obj.features:

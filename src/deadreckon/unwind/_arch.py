@@ -24,17 +24,28 @@ def full_mask(arch: Arch) -> int:
 class ArchRules:
     """An architecture's calling convention, as far as stacks show it.
 
-    ``frame_record``: at fp lie the caller's fp and the return address, and the caller's sp is just above them.
+    ``chains``: frame-pointer conventions, each a register and the offsets, from its value, of the caller's frame
+    pointer, of the return address, and of what the caller's sp will be. ``slot``: what the address of a return address
+    that a call pushed leaves when divided by 16. ``resync``: functions begin by pushing their caller's frame pointer.
     """
 
     arch: Arch
     callee_saved: tuple[str, ...]
-    frame_record: bool
+    chains: tuple[tuple[str, int, int, int], ...]
     call: Literal["x86", "arm64", "arm"]
+    slot: int = -1
+    resync: bool = False
 
-    def parameters(self, mask: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Return the row of kernels/unwind.py's P_ parameters."""
-        from deadreckon.kernels import _signals, unwind  # noqa: PLC0415  (numba is loaded when a stack is walked, not before)
+    def chain_rows(self) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+        """Return the conventions as kernels/_chain.py takes them."""
+        registers = REGISTER_SETS[self.arch]
+        rows = [(registers.index(name), *offsets) for name, *offsets in self.chains]
+        return np.array(rows, np.int64).reshape(-1, 4)
+
+    def parameters(self, mask: int, *, strict: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Return the row of kernels/_parameters.py; ``strict``: the frame pointer's register is in general use."""
+        from deadreckon.kernels import _parameters as unwind  # noqa: PLC0415  (numba is loaded when a stack is walked)
+        from deadreckon.kernels import _signals  # noqa: PLC0415
 
         registers = REGISTER_SETS[self.arch]
         saved = sum(1 << registers.index(name) for name in self.callee_saved)
@@ -46,7 +57,9 @@ class ArchRules:
         row[unwind.P_LR] = registers.lr
         row[unwind.P_CALLEE_SAVED] = saved
         row[unwind.P_MASK] = mask - (1 << 64) if mask >> 63 else mask
-        row[unwind.P_FP_KIND] = unwind.FP_RECORD if self.frame_record else unwind.FP_NONE
+        row[unwind.P_STRICT] = strict
+        row[unwind.P_SLOT] = self.slot
+        row[unwind.P_RESYNC] = self.resync
         calls = {"x86": _signals.CALL_X86, "arm64": _signals.CALL_ARM64, "arm": _signals.CALL_ARM}
         row[unwind.P_CALL] = calls[self.call]
         return row

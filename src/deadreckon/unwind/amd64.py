@@ -15,8 +15,9 @@ __all__ = ["RULES", "address_mask"]
 RULES = ArchRules(
     arch=Arch.X86_64,
     callee_saved=("rbx", "rbp", "r12", "r13", "r14", "r15"),
-    frame_record=True,  # (rip, rsp, rbp) = (*(rbp + 8), rbp + 16, *rbp)
+    chains=(("rbp", 0, 8, 16),),  # push %rbp; mov %rsp, %rbp
     call="x86",
+    slot=8,  # 3.2.2: (rsp + 8) is a multiple of 16 at a function's entry; Windows has the same rule
 )
 
 

@@ -15,7 +15,7 @@ __all__ = ["RULES", "address_mask"]
 RULES = ArchRules(
     arch=Arch.ARM64,
     callee_saved=(*(f"x{i}" for i in range(19, 29)), "fp"),
-    frame_record=True,  # (pc, sp, fp) = (*(fp + 8), fp + 16, *fp)
+    chains=(("fp", 0, 8, 16),),  # the frame record
     call="arm64",
 )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import WIDTH
-from deadreckon.model.tables import TRUST_PREWALKED, FrameTable, RuleTable, SymTable
+from deadreckon.model.tables import TRUST_PREWALKED, CodeTable, FrameTable, RuleTable, SymTable
 from deadreckon.unwind import amd64, arm, arm64, x86
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deadreckon.config import UnwindLimits
     from deadreckon.model.crash import Module, RawCrash, RawFrame
 
-__all__ = ["ARCHITECTURES", "STOPS", "modules_on_stacks", "reported_frames", "unwind"]
+__all__ = ["ARCHITECTURES", "STOPS", "Tables", "Walk", "modules_on_stacks", "reported_frames", "unwind"]
 
 ARCHITECTURES = {Arch.X86: x86, Arch.X86_64: amd64, Arch.ARM: arm, Arch.ARM64: arm64}
 
@@ -34,6 +34,20 @@ STOPS = (
 """Why a thread's stack ended, by kernels/unwind.py's STOP_ number."""
 
 _MAX_STACK_WORDS = 1 << 17
+
+Tables = tuple[SymTable, RuleTable, CodeTable]
+
+
+class Walk(NamedTuple):
+    """The frames of a crash's threads, and how they were found.
+
+    ``stops``: why each thread's stack ended, one of STOPS. ``decisions`` i64[n, 2]: what was tried for the caller of
+    each of the first n frames, as kernels/unwind.py notes it.
+    """
+
+    frames: FrameTable
+    stops: list[str]
+    decisions: NDArray[np.int64]
 
 
 def modules_on_stacks(crash: RawCrash) -> NDArray[np.int64]:
@@ -79,10 +93,8 @@ def _spans(modules: Sequence[Module]) -> tuple[NDArray[np.uint64], NDArray[np.ui
     return start[order], end[order], order.astype(np.int64)
 
 
-def unwind(
-    crash: RawCrash, tables: Sequence[tuple[SymTable, RuleTable] | None], limits: UnwindLimits
-) -> tuple[FrameTable, list[str]]:
-    """Return the frames of all threads (innermost first, in the threads' order) and why each thread's stack ended.
+def unwind(crash: RawCrash, tables: Sequence[Tables | None], limits: UnwindLimits) -> Walk:
+    """Walk all threads, each innermost frame first, in the threads' order.
 
     ``tables[i]`` belongs to ``crash.modules[i]``. Stacks that the report itself lists keep their frames, with trust
     ``prewalked``; they are the table's last rows, in the order of ``reported_frames``, and an exception's stack has
@@ -106,10 +118,12 @@ def unwind(
             valid[row] = held.valid
     stops = ["no register context"] * len(crash.threads)
     frames = FrameTable.empty()
+    decisions = np.zeros((0, 2), np.int64)
     rules = ARCHITECTURES.get(crash.arch)
     if rules is not None and rows:
-        frames, codes = kernel.walk_stacks(
-            rules.RULES.parameters(rules.address_mask(crash)),
+        frames, codes, decisions = kernel.walk_stacks(
+            rules.RULES.parameters(rules.address_mask(crash), strict=rules is amd64 and crash.os_name == "Windows"),
+            rules.RULES.chain_rows(),
             registers,
             valid,
             crash.memory,
@@ -121,6 +135,7 @@ def unwind(
             max_total=limits.max_total_frames,
             scan_words=limits.scan_words,
             scan_words_first=limits.scan_words_first,
+            scan_words_calls=limits.scan_words_calls,
         )
         for row, code in zip(rows, codes.tolist(), strict=True):
             stops[row] = STOPS[code]
@@ -135,7 +150,7 @@ def unwind(
     for number, thread in enumerate(crash.threads):
         if thread.frames:
             stops[number] = "end of stack"
-    return frames, stops
+    return Walk(frames, stops, decisions)
 
 
 def _listed(crash: RawCrash) -> list[tuple[int, list[RawFrame]]]:
@@ -148,7 +163,7 @@ def reported_frames(crash: RawCrash) -> list[RawFrame]:
     return [frame for _, listed in _listed(crash) for frame in listed]
 
 
-def module_columns(sym: SymTable, rules: RuleTable) -> list[int]:
+def module_columns(sym: SymTable, rules: RuleTable, code: CodeTable) -> list[int]:
     """Return a module's row for the kernel: addresses and lengths of its tables' columns.
 
     The tables must be kept alive while the row is in use.
@@ -174,6 +189,10 @@ def module_columns(sym: SymTable, rules: RuleTable) -> list[int]:
         len(sym.text),
         address_of(sym.entries),
         len(sym.entries),
+        address_of(code.data),
+        len(code.data),
+        address_of(code.map),
+        len(code.map),
     ]
 
 

@@ -15,8 +15,9 @@ __all__ = ["RULES", "address_mask"]
 RULES = ArchRules(
     arch=Arch.X86,
     callee_saved=("ebx", "ebp", "esi", "edi"),
-    frame_record=True,  # (eip, esp, ebp) = (*(ebp + 4), ebp + 8, *ebp)
+    chains=(("ebp", 0, 4, 8),),  # push %ebp; mov %esp, %ebp
     call="x86",
+    resync=True,
 )
 
 
