@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NO_CALLER, END, BASE, LIMIT, NO_CONTEXT, NO_STACK = range(6)
 SCAN, FRAME_POINTER, CFI, CONTEXT = 1, 3, 4, 5
+PARAMETERS = 9
 
 
 @dataclass
@@ -80,6 +81,8 @@ class _Walker:
             self.frames.append(Frame(pc, sp, self.is_return, module, self.trust))
             if sp is None:
                 return NO_STACK
+            if self.world.arch == "x86":
+                self.regs.setdefault(PARAMETERS, 0)
             rule: Rule | None = None
             if image is not None:
                 rva = look - image.start
@@ -92,7 +95,7 @@ class _Walker:
                     self.frames[-1].is_return = False
                 if rule.end:
                     return END
-                caller = self.apply(rule)
+                caller = self.searched(rule) if rule.search else self.apply(rule)
                 if caller is not None and self.moved(rule, caller, pc, sp):
                     if caller[layout.pc] < 4096 and not rule.signal:
                         return END if caller[layout.pc] == 0 else NO_CALLER
@@ -205,6 +208,15 @@ class _Walker:
     def value(self, code: bytes, cfa: int | None) -> int | None:
         world = self.world
         return evaluate(code, word=world.word, registers=self.regs, cfa=cfa, read=world.read)
+
+    def searched(self, rule: Rule) -> dict[int, int] | None:
+        """Apply a rule whose return address may lie up to three words further up."""
+        for _ in range(4):
+            caller = self.apply(rule)
+            if caller is None or self.plausible(caller[self.layout.pc]):
+                return caller
+            self.regs[PARAMETERS] = self.regs.get(PARAMETERS, 0) + self.world.word
+        return None
 
     def apply(self, rule: Rule) -> dict[int, int] | None:
         modulus = 1 << 8 * self.world.word

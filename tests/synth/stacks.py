@@ -39,6 +39,7 @@ class Rule:
     saved: dict[int, tuple[str, int | bytes]] = field(default_factory=dict)
     signal: bool = False
     end: bool = False
+    search: bool = False
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Image:
                 numbers.append(NONE)
                 continue
             numbers.append(len(rules))
-            flags = rule.signal | rule.end << 1 | rule.ra << 8
+            flags = rule.signal | rule.end << 1 | rule.search << 3 | rule.ra << 8
             values = [2, 0, len(expr)]
             if rule.cfa[0] == "reg":
                 values = [1, int(rule.cfa[1]), int(rule.cfa[2])]  # type: ignore[misc]
@@ -367,4 +368,10 @@ def random_rule(rng: Random, arch: Arch, saved_registers: list[int], stack: int)
         elif kind in {"expr", "val_expr"}:
             value = random_expression(rng, word, everything, stack)
         rule.saved[register] = (kind, value)
+    if arch == "x86" and rng.random() < 0.3:
+        # Windows': the return address is above the locals and the arguments of what was called.
+        size = word * rng.choice((0, 1, 2, 3))
+        rule.cfa = ("expr", bytes([0x70 + registers.sp, size, 0x79, 0, 0x22, 0x23, word]))
+        rule.search = rng.random() < 0.8
+        rule.saved |= {ra: ("offset", -word), 9: ("val_expr", bytes([0x08, rng.choice((0, 4, 8, 12))]))}
     return rule

@@ -24,27 +24,21 @@ from numba import types
 from deadreckon.kernels._chain import CHAIN_END, CHAIN_FOUND, follow, link
 from deadreckon.kernels._code import (
     M_BASE,
-    M_EXPR,
     M_N_BASE,
-    M_N_EXPR,
     M_N_RULES,
-    M_N_SAVED,
     M_ROWS,
     M_RULE,
     M_RULES,
     M_RVA,
-    M_SAVED,
     MODULE_COLUMNS,
     executable,
     plausible,
     same_function,
 )
-from deadreckon.kernels._expression import evaluate
-from deadreckon.kernels._jit import array, kernel, view_i32, view_u8, view_u32
+from deadreckon.kernels._jit import array, kernel, view_i32, view_u32
 from deadreckon.kernels._memory import find, load, region
 from deadreckon.kernels._parameters import (
     P_CALL,
-    P_CALLEE_SAVED,
     P_LR,
     P_MASK,
     P_PC,
@@ -52,20 +46,15 @@ from deadreckon.kernels._parameters import (
     P_WORD,
 )
 from deadreckon.kernels._prologue import undo_prologue
+from deadreckon.kernels._rules import apply
 from deadreckon.kernels._scan import search
-from deadreckon.kernels._signals import CALL_ARM, interrupted
+from deadreckon.kernels._signals import CALL_ARM, CALL_X86, interrupted
 from deadreckon.model.registers import WIDTH
 from deadreckon.model.tables import (
-    CFA_EXPR,
-    CFA_REG,
+    CALLEE_PARAMETERS,
     END_OF_STACK,
     NO_RULE,
-    REG_EXPR,
-    REG_OFFSET,
-    REG_REGISTER,
-    REG_UNDEFINED,
-    REG_VAL_EXPR,
-    REG_VAL_OFFSET,
+    SEARCHED_RA,
     SIGNAL_FRAME,
     TRUST_CFI,
     TRUST_CONTEXT,
@@ -115,89 +104,6 @@ NOTE_CHAIN, NOTE_WORDS = 8, 16
 
 STOP_NO_CALLER, STOP_END, STOP_BASE, STOP_LIMIT, STOP_NO_CONTEXT, STOP_NO_STACK = range(6)
 """Why a stack ended; STOP_END and STOP_BASE are true ends."""
-
-
-@kernel()
-def _apply(columns, rule_index, p, regs, valid, caller, memory):
-    """Compute the caller's registers from a rule; returns (mask of known registers, ok)."""
-    word = p[P_WORD]
-    rules = view_i32(columns[M_RULES], columns[M_N_RULES] * 6)
-    saved = view_i32(columns[M_SAVED], columns[M_N_SAVED] * 3)
-    code = view_u8(columns[M_EXPR], columns[M_N_EXPR])
-    at = np.int64(rule_index) * 6
-    one = np.uint64(1)
-    narrow = np.uint64(0xFFFF_FFFF) if word == 4 else ~np.uint64(0)
-    cfa = np.uint64(0)
-    if rules[at] == CFA_REG:
-        if not 0 <= rules[at + 1] < WIDTH or not valid >> np.uint64(rules[at + 1]) & one:
-            return np.uint64(0), False
-        cfa = regs[rules[at + 1]] + np.uint64(np.int64(rules[at + 2]))
-    elif rules[at] == CFA_EXPR:
-        cfa, ok = evaluate(code, rules[at + 2], cfa, False, regs, valid, word, memory)
-        if not ok:
-            return np.uint64(0), False
-    else:
-        return np.uint64(0), False
-    cfa &= narrow
-    flags = rules[at + 3]
-    ra = np.int64(flags >> 8 & 0xFF)
-    signal = flags & SIGNAL_FRAME
-    keep = ~np.uint64(0) if signal else np.uint64(p[P_CALLEE_SAVED])
-    known = valid & keep
-    for r in range(WIDTH):
-        caller[r] = regs[r]
-    caller[p[P_SP]] = cfa
-    known |= one << np.uint64(p[P_SP])
-    got_ra = False
-    first = np.int64(rules[at + 4])
-    if first < 0 or first + rules[at + 5] > columns[M_N_SAVED]:
-        return np.uint64(0), False
-    for i in range(first, first + rules[at + 5]):
-        r = np.int64(saved[3 * i])
-        kind = saved[3 * i + 1]
-        value = np.int64(saved[3 * i + 2])
-        result = np.uint64(0)
-        ok = True
-        if r < 0 or r >= WIDTH:
-            continue
-        if kind == REG_OFFSET:
-            result, ok = load((cfa + np.uint64(value)) & narrow, word, memory)
-        elif kind == REG_VAL_OFFSET:
-            result = (cfa + np.uint64(value)) & narrow
-        elif kind == REG_REGISTER:
-            ok = 0 <= value < WIDTH and (valid >> np.uint64(value) & one) != 0
-            if ok:
-                result = regs[value]
-        elif kind in (REG_EXPR, REG_VAL_EXPR):
-            result, ok = evaluate(code, value, cfa, True, regs, valid, word, memory)
-            if ok and kind == REG_EXPR:
-                result, ok = load(result, word, memory)
-        elif kind == REG_UNDEFINED:
-            ok = False
-        else:
-            result = regs[r]
-            ok = (valid >> np.uint64(r) & one) != 0
-        if ok:
-            caller[r] = result
-            known |= one << np.uint64(r)
-            if r == ra:
-                got_ra = True
-        else:
-            known &= ~(one << np.uint64(r))
-            if r == ra:
-                return known, False
-    if got_ra:
-        caller[p[P_PC]] = caller[ra]
-    else:
-        # No rule for the return address: it is still in the link register (a leaf), or the rule is of no use.
-        if p[P_LR] < 0 or ra >= WIDTH or not valid >> np.uint64(ra) & one:
-            return known, False
-        caller[p[P_PC]] = regs[ra]
-    known |= one << np.uint64(p[P_PC])
-    if p[P_LR] >= 0 and not signal and ra == p[P_LR]:
-        # The caller's own link register was overwritten by its call; only its frame can tell it.
-        known &= ~(one << np.uint64(ra))
-    return known, True
 
 
 _I64, _U64, _U32, _I32, _U8 = types.int64, types.uint64, types.uint32, types.int32, types.uint8
@@ -301,6 +207,10 @@ def _walk(
             if not valid & sp_bit:
                 stops[t] = STOP_NO_STACK
                 break
+            if p[P_CALL] == CALL_X86 and word == 4 and not valid >> np.uint64(CALLEE_PARAMETERS) & one:
+                # Nothing says what was passed to the frame above: nothing was.
+                regs[CALLEE_PARAMETERS] = 0
+                valid |= one << np.uint64(CALLEE_PARAMETERS)
             found = 0
             next_return = True
             known = np.uint64(0)
@@ -334,7 +244,15 @@ def _walk(
                             if flags & END_OF_STACK:
                                 stops[t] = STOP_END
                                 break
-                            known, ok = _apply(columns, rule, p, regs, valid, caller, memory)
+                            known, ok = apply(columns, rule, p, regs, valid, caller, memory)
+                            if ok and flags & SEARCHED_RA:
+                                # Pushed arguments that the record does not count lie below the return address.
+                                for _ in range(3):
+                                    if not ok or plausible(caller[p[P_PC]], p[P_CALL], code, memory):
+                                        break
+                                    regs[CALLEE_PARAMETERS] += size
+                                    known, ok = apply(columns, rule, p, regs, valid, caller, memory)
+                                ok = ok and plausible(caller[p[P_PC]], p[P_CALL], code, memory) > 0
                             if not ok:
                                 decisions[n - 1, 1] |= NOTE_RULE_FAILED
                             else:

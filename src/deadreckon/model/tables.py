@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "CALLEE_PARAMETERS",
     "CFA_EXPR",
     "CFA_NONE",
     "CFA_REG",
@@ -44,6 +45,7 @@ __all__ = [
     "REG_UNDEFINED",
     "REG_VAL_EXPR",
     "REG_VAL_OFFSET",
+    "SEARCHED_RA",
     "SIGNAL_FRAME",
     "TRUST_NAMES",
     "CodeTable",
@@ -67,6 +69,10 @@ END_OF_STACK = 2
 """Rule flag: the return address is undefined; no caller exists."""
 SIGNED_RA = 4
 """Rule flag: the return address carries a pointer-authentication code (ARM64)."""
+SEARCHED_RA = 8
+"""Rule flag: the return address may lie up to three words further up (Windows' ``.raSearch``)."""
+CALLEE_PARAMETERS = 9
+"""A register that x86 hasn't: the size of the arguments of the function that was called last, in rules of Windows."""
 
 TRUST_NAMES = ("none", "scan", "cfi_scan", "frame_pointer", "cfi", "context", "prewalked")
 """Trust levels, by their number in FrameTable.trust."""

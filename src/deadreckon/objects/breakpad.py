@@ -1,7 +1,7 @@
-"""Breakpad symbol files: identity and ``STACK CFI`` records.
+"""Breakpad symbol files: identity, ``STACK CFI`` and ``STACK WIN`` records.
 
 Source: Breakpad ``docs/symbol_files.md``. Functions, lines and inlines of these files are read by symbolic; its CFI
-caches hold the same ``STACK CFI`` text for Mach-O and PE files, so this module lowers those too.
+caches hold the same text for Mach-O, PE and PDB files, so this module lowers those too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from deadreckon.errors import Malformed
 from deadreckon.model.ids import Arch, DebugId
 from deadreckon.model.registers import REGISTER_SETS, RegisterSet
 from deadreckon.model.tables import (
+    CALLEE_PARAMETERS,
     CFA_EXPR,
     CFA_REG,
     END_OF_STACK,
@@ -26,8 +27,11 @@ from deadreckon.model.tables import (
     REG_UNDEFINED,
     REG_VAL_EXPR,
     REG_VAL_OFFSET,
+    SEARCHED_RA,
     RuleTable,
 )
+from deadreckon.objects import stackwin
+from deadreckon.objects.rulemerge import merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +84,7 @@ class _Builder:
             if token[-1] == ":" and len(token) > 1:
                 index = self.registers.index(token[:-1])
                 expression = []
-                if index >= 0 or token in {".cfa:", ".ra:"}:
+                if index >= 0 or token in {".cfa:", ".ra:", ".params:", ".search:"}:
                     found[self.registers.names[index] if index >= 0 else token[:-1]] = expression
             else:
                 expression.append(token)
@@ -105,6 +109,10 @@ class _Builder:
         ra = registers.lr if registers.lr >= 0 else registers.pc
         flags = ra << 8
         saved: dict[int, tuple[int, int]] = {}
+        if parts.pop(".search", None):
+            flags |= SEARCHED_RA
+        if parameters := parts.pop(".params", None):
+            saved[CALLEE_PARAMETERS] = self._register(parameters)
         # Symbol files written before dump_syms 2.3.6 lack .ra on CPUs with a link register; the walkers that take
         # them at their word stop after two frames (facts of seven captures of one crash on four CPUs).
         text = parts.pop(".ra", None)
@@ -179,6 +187,8 @@ class _Builder:
                 code += b"\x0f" + struct.pack("<q", value)  # DW_OP_const8s
             elif (register := self.registers.index(token)) >= 0:
                 code += bytes((0x92, register, 0))  # DW_OP_bregx
+            elif token == stackwin.CALLEE_PARAMETERS:
+                code += bytes((0x92, CALLEE_PARAMETERS, 0))
             else:
                 return None
         # Values left over would be an error of Breakpad's; the kernel has the CFA below them and couldn't tell.
@@ -226,22 +236,34 @@ def _uleb(value: int) -> bytes:
 
 
 def read_rules(data: bytes | memoryview) -> RuleTable:
-    """Lower a symbol file's ``STACK CFI`` records. Raises Malformed where there is no MODULE record."""
+    """Lower a symbol file's unwind records. Raises Malformed where there is no MODULE record."""
     return rules_from_text(data, identify(data).arch)
 
 
 def rules_from_text(data: bytes | memoryview, arch: Arch) -> RuleTable:
-    """Lower the ``STACK CFI`` records in a text; lines of other kinds, and malformed ones, are passed over.
+    """Lower the unwind records in a text; lines of other kinds, and malformed ones, are passed over.
 
-    Where records overlap, the first by address keeps the ground it covers.
+    Where ``STACK CFI`` records overlap, the first by address keeps the ground it covers. A ``STACK WIN`` record with a
+    program counts before one without, and before ``STACK CFI``.
     """
+    rules = _call_frames(data, arch)
+    if arch is Arch.X86:
+        found = stackwin.records(_lines(data, b"STACK WIN "))
+        for kind in (stackwin.FPO, stackwin.FRAME_DATA):
+            spans = stackwin.lines(record for record in found if record.kind == kind)
+            table = _table(_Builder(REGISTER_SETS[arch]), [(s, end, [(s, rule)]) for s, end, rule in spans])
+            rules = merge(table, rules)
+    return rules
+
+
+def _call_frames(data: bytes | memoryview, arch: Arch) -> RuleTable:
     registers = REGISTER_SETS.get(arch)
     if registers is None:
         return RuleTable.empty()
     builder = _Builder(registers)
     blocks: list[tuple[int, int, list[tuple[int, str]]]] = []
     start = end = 0
-    for line in _cfi_lines(data):
+    for line in _lines(data, b"STACK CFI "):
         is_init = line.startswith("STACK CFI INIT ")
         parts = line.split(None, 5 if is_init else 3)
         try:
@@ -259,12 +281,12 @@ def rules_from_text(data: bytes | memoryview, arch: Arch) -> RuleTable:
     return _table(builder, blocks)
 
 
-def _cfi_lines(data: bytes | memoryview) -> Iterable[str]:
+def _lines(data: bytes | memoryview, start: bytes) -> Iterable[str]:
     raw = bytes(data)
-    at = 0 if raw.startswith(b"STACK CFI ") else raw.find(b"\nSTACK CFI ") + 1
-    if at or raw.startswith(b"STACK CFI "):
+    at = 0 if raw.startswith(start) else raw.find(b"\n" + start) + 1
+    if at or raw.startswith(start):
         for line in raw[at:].splitlines():
-            if line.startswith(b"STACK CFI ") and len(line) <= _MAX_LINE:
+            if line.startswith(start) and len(line) <= _MAX_LINE:
                 yield line.decode("ascii", "replace")
 
 
