@@ -227,7 +227,8 @@ def thumb(sym: SymTable) -> SymTable:
     """Move 32-bit ARM's Thumb functions to where their code is.
 
     A Thumb symbol's value has bit 0 set (ELF for the Arm Architecture, 5.5.3). symbolic takes it for the address, so
-    that the symbol table's nameless-line row covers a function's first instruction but for its first byte.
+    that the symbol table's row without a line covers a function's first instruction but for its first byte, and DWARF's
+    function keeps its own short name (``draught``) where others have the symbol's (``nav::Ship::draught() const``).
     """
     entry = sym.functions[:, 1].astype(np.int64)
     odd_function = (entry & 1 == 1) & (entry != NONE)
@@ -235,6 +236,11 @@ def thumb(sym: SymTable) -> SymTable:
         return sym
     functions = sym.functions.copy()
     functions[odd_function, 1] -= 1
+    symbols = np.flatnonzero(odd_function)
+    symbols = symbols[np.argsort(functions[symbols, 1], kind="stable")]
+    at = np.minimum(np.searchsorted(functions[symbols, 1], functions[:, 1]), len(symbols) - 1)
+    same = functions[symbols[at], 1] == functions[:, 1]
+    functions[same, 0] = functions[symbols[at[same]], 0]
     function = np.append(sym.locations[:, 2], NONE)[np.minimum(sym.range_loc, len(sym.locations))]
     is_thumb = np.append(odd_function, np.False_)[np.minimum(function, len(odd_function))]
     after = np.append(np.False_, is_thumb[:-1]) & (sym.range_loc == NONE)

@@ -22,7 +22,7 @@ from deadreckon.model.tables import CodeTable, RuleTable, SymTable
 
 __all__ = ["TABLE_VERSION", "TableFile", "open_table", "write_table"]
 
-TABLE_VERSION = 4
+TABLE_VERSION = 5
 """Counts changes of layout or meaning; files of another version are not opened, and tables are built afresh."""
 
 _MAGIC = b"DRTABLE\0"
