@@ -20,11 +20,12 @@ FLOORS = [
     {"objects"},
     {"reports"},
     {"symbols"},
-    {"unwind", "symbolicate", "grouping"},
+    {"analysis", "unwind", "symbolicate", "grouping"},
     {"inputs", "describe"},
     {"engine", "ingest"},
     {"worker"},
     {"adapters"},
+    {"arguments"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
+
+from deadreckon.arguments import parser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
     from deadreckon.config import Config
@@ -21,12 +23,11 @@ OK, DEGRADED, USAGE, UNREADABLE = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = parser().parse_args(argv)
     from deadreckon.errors import DeadreckonError
 
     try:
-        code = int(options.run(options))
+        code = _COMMANDS[options.command](options)
         sys.stdout.flush()
         return code
     except DeadreckonError as e:
@@ -59,145 +60,6 @@ def _fail(message: str, code: int) -> int:
 
     print(f"deadreckon: {safe(message)}", file=sys.stderr)
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="deadreckon", description="Tells where a program died: function, file and line from a crash report."
-    )
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, among: Any = commands
-    ) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = among.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        return added
-
-    def store(added: argparse.ArgumentParser) -> None:
-        added.add_argument(
-            "--store", metavar="DIR", help="symbol store (default: $DEADRECKON_STORE, else the user's cache)"
-        )
-        added.add_argument("--config", metavar="FILE", help="settings, as TOML")
-
-    added = command("process", _process, "Turn crash reports into events, one JSON line each.")
-    added.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="crash file, archive or directory of them, or - for stdin"
-    )
-    added.add_argument(
-        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive, directory or URL"
-    )
-    added.add_argument(
-        "--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them"
-    )
-    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
-    added.add_argument("-o", "--output", metavar="PATH", help="write there instead of to standard output")
-    added.add_argument(
-        "--attr", action="append", default=[], metavar="K=V", type=_pair, help="add an attribute to every event"
-    )
-    added.add_argument("--kind", metavar="FORMAT", help="the inputs' format, where it must not be detected")
-    added.add_argument("--strict", action="store_true", help="exit 1 if any event is degraded")
-    added.add_argument("--explain", action="store_true", help="show how each frame was found")
-    added.add_argument(
-        "--explain-grouping", action="store_true", help="show which frames made the fingerprint, and why"
-    )
-    store(added)
-
-    added = command("lookup", _lookup, "Print function, file and line for module-relative addresses.")
-    which = added.add_mutually_exclusive_group(required=True)
-    which.add_argument("--debug-file", metavar="FILE")
-    which.add_argument("--debug-id", metavar="ID", help="of a module imported into the store, in any spelling")
-    added.add_argument("addresses", nargs="*", metavar="ADDR", help="hex; without any, one a line from standard input")
-    added.add_argument("--format", choices=("json", "text"), default="text")
-    store(added)
-
-    added = command("symbols", _symbols, "Import debug files into the store, say what is in it, keep it in order.")
-    actions = added.add_subparsers(dest="action", required=True, metavar="ACTION")
-    added = command("add", _symbols, "Import debug files; those that are there already stay as they are.", actions)
-    added.add_argument("paths", nargs="+", metavar="PATH", help="debug file, directory or archive")
-    added.add_argument("--tag", action="append", default=[], metavar="K=V", type=_pair, help="kept with each file")
-    store(added)
-    added = command("list", _symbols, "List what was imported, and what failed.", actions)
-    added.add_argument("--tag", action="append", default=[], metavar="K=V", type=_pair, help="only files with it")
-    added.add_argument("--failed", action="store_true", help="only files that could not be imported")
-    added.add_argument("--all", action="store_true", help="also what is there because of --symbols and sources")
-    added.add_argument("--format", choices=("json", "text"), default="text")
-    store(added)
-    added = command("show", _symbols, "Show all that is known of one module.", actions)
-    added.add_argument("id", metavar="ID", help="debug id in any spelling, code id or build id")
-    added.add_argument("--format", choices=("json", "text"), default="text")
-    store(added)
-    added = command("check", _symbols, "Say what is wrong with debug files, or with the store itself.", actions)
-    added.add_argument("paths", nargs="*", metavar="PATH", help="what might be imported; without any, the store")
-    added.add_argument("--repair", action="store_true", help="put the store in order")
-    store(added)
-    added = command("prune", _symbols, "Keep the store below its limit, and clear up after killed processes.", actions)
-    added.add_argument("--older-than", metavar="DAYS", type=_days, help="remove what was not used for so long")
-    added.add_argument("--max-bytes", metavar="N", type=_count, help="instead of the setting symbols.store_max_bytes")
-    store(added)
-
-    added = command("submit", _submit, "Put a job into a job directory.")
-    added.add_argument("jobdir", metavar="JOBDIR")
-    added.add_argument("inputs", nargs="+", metavar="INPUT")
-    added.add_argument("--kind")
-    added.add_argument("--attr", action="append", default=[], metavar="K=V", type=_pair)
-    added.add_argument("--attach", action="append", default=[], metavar="PATH")
-    added.add_argument("--symbols", action="append", default=[], metavar="PATH", help="debug file for this job")
-
-    added = command("worker", _worker, "Process the jobs of a job directory.")
-    added.add_argument("jobdir", metavar="JOBDIR")
-    added.add_argument("--processes", type=_count, default=1, metavar="N")
-    added.add_argument("--once", action="store_true", help="stop when no job is left")
-    store(added)
-
-    added = command("jobs", _jobs, "Show, retry or remove the jobs of a job directory.")
-    added.add_argument("action", choices=("status", "retry", "purge"))
-    added.add_argument("jobdir", metavar="JOBDIR")
-    added.add_argument("job", metavar="JOB", nargs="?", help="the one failed job to retry (default: all)")
-    added.add_argument(
-        "--older-than", metavar="DAYS", type=_days, default=7.0, help="purge jobs that ended before that (default: 7)"
-    )
-
-    command("demo", _demo, "Process the crash that comes with the package, then run a worker on it.")
-    added = command("doctor", _doctor, "Say what is installed, what is missing and what degrades without it.")
-    store(added)
-    added = command("warm", _warm, "Compile every kernel now, so that the first crash need not wait.")
-    command("schema", _schema, "Print the JSON Schema of an event.")
-    return parser
-
-
-def _version() -> str:
-    from deadreckon import __version__
-
-    return f"deadreckon {__version__}"
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError(f"expected K=V, got {text!r}")
-    return key, value
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
-    return value
-
-
-def _days(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"expected a number of days, got {text!r}")
-    return value
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -451,6 +313,16 @@ def _jobs(options: argparse.Namespace) -> int:
     return OK
 
 
+def _snapshot(options: argparse.Namespace) -> int:
+    from deadreckon.adapters.snapshot import run
+
+    said, done = run(_config(options), options.source, options.output, options.attach)
+    if not done:
+        return _fail(said, UNREADABLE)
+    print(said)
+    return OK
+
+
 # -- about ------------------------------------------------------------------------------------------------------------
 
 
@@ -488,6 +360,20 @@ def _schema(_options: argparse.Namespace) -> int:
     print(json.dumps(json_schema(), indent=2))
     return OK
 
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "process": _process,
+    "lookup": _lookup,
+    "symbols": _symbols,
+    "submit": _submit,
+    "worker": _worker,
+    "jobs": _jobs,
+    "snapshot": _snapshot,
+    "demo": _demo,
+    "doctor": _doctor,
+    "warm": _warm,
+    "schema": _schema,
+}
 
 if __name__ == "__main__":
     run()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchiveLimits",
+    "BttConfig",
     "Config",
     "RemoteLimits",
     "ReportLimits",
@@ -205,6 +206,23 @@ class RemoteLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class BttConfig:
+    """What to do with a ``.btt`` that is no format of public layout."""
+
+    converter: tuple[str, ...] = ()
+    """A command and its arguments, run without a shell; ``{input}`` and ``{output}`` stand for paths. What it writes to
+    the output is read like any crash. Empty: none."""
+    converter_seconds: float = 60.0
+    converter_max_bytes: int = 1 * GiB
+    """Of all files the command writes into its directory."""
+
+    def __post_init__(self) -> None:
+        told = " ".join(self.converter)
+        if self.converter and not ("{input}" in told and "{output}" in told):
+            raise ConfigError("btt.converter: expected {input} and {output} among the command's arguments")
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """How a worker treats jobs."""
 
@@ -224,6 +242,7 @@ class Config:
     """Directory of the symbol store; empty: ``$DEADRECKON_STORE``, else the user's cache directory."""
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
     report: ReportLimits = field(default_factory=ReportLimits)
+    btt: BttConfig = field(default_factory=BttConfig)
     unwind: UnwindLimits = field(default_factory=UnwindLimits)
     symbols: SymbolLimits = field(default_factory=SymbolLimits)
     sources: tuple[SourceConfig, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from deadreckon.analysis.fault import analyse
 from deadreckon.errors import DeadreckonError, LimitExceeded, Malformed, MissingDependency, Unsupported
 from deadreckon.model.event import (
     SCHEMA,
@@ -24,9 +25,10 @@ from deadreckon.model.event import (
 )
 
 if TYPE_CHECKING:
-    from deadreckon.model.crash import Module, RawCrash
+    from deadreckon.analysis.access import Read
+    from deadreckon.model.crash import Module, RawCrash, RawException
 
-__all__ = ["derived", "describe", "module_info", "unreadable"]
+__all__ = ["derived", "describe", "exception_info", "module_info", "unreadable"]
 
 
 def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
@@ -45,23 +47,37 @@ def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attac
         os=OsInfo(name=raw.os_name, version=raw.os_version, build=raw.os_build),
         arch=str(raw.arch),
         process=ProcessInfo(name=raw.process_name, pid=raw.pid, uptime_s=raw.uptime_s),
-        exceptions=[
-            ExceptionInfo(
-                type=e.type,
-                value=e.value or None,
-                code=None if e.code is None else hex(e.code),
-                address=None if e.address is None else hex(e.address),
-                mechanism=e.mechanism,
-                thread_id=e.thread_id,
-            )
-            for e in raw.exceptions
-        ]
-        or None,
+        exceptions=[exception_info(raw, e) for e in raw.exceptions] or None,
+        grouping=raw.grouping,
         attributes=dict(raw.attributes) or None,
         tags=dict(raw.tags) or None,
         user=raw.user or None,
         request=raw.request or None,
         attachments=[*raw.attachments, *attachments] or None,
+    )
+
+
+def exception_info(raw: RawCrash, exception: RawException, read: Read | None = None) -> ExceptionInfo:
+    """Return why the program stopped, with what follows from it; ``read`` gives code that the report does not hold."""
+    fault = analyse(raw, exception, read)
+    value = exception.value
+    if fault.address != exception.address:
+        if exception.address is not None:
+            value = value.removesuffix(f"at {exception.address:#x}").rstrip()
+        if fault.address is not None:
+            value = f"{value} at {fault.address:#x}".lstrip()
+    return ExceptionInfo(
+        type=exception.type,
+        module=exception.module,
+        value=value or None,
+        code=None if exception.code is None else hex(exception.code),
+        address=None if fault.address is None else hex(fault.address),
+        access=fault.access,
+        instruction=fault.instruction,
+        notes=fault.notes or None,
+        mechanism=exception.mechanism,
+        details=exception.details or None,
+        thread_id=exception.thread_id,
     )
 
 
@@ -77,8 +93,8 @@ def module_info(module: Module, state: str) -> ModuleInfo:
         code_id=module.code_id,
         debug_file=module.debug_file,
         debug_id=module.debug_id,
-        image_addr=hex(module.image_addr),
-        image_size=module.image_size,
+        image_addr=None if module.relative else hex(module.image_addr),
+        image_size=None if module.relative else module.image_size,
         arch=str(module.arch) if module.arch != "unknown" else None,
         symbols=state,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from deadreckon import inputs, reports
 from deadreckon.config import Config, remote_source
-from deadreckon.describe import derived, describe, module_info, unreadable
+from deadreckon.describe import derived, describe, exception_info, module_info, unreadable
 from deadreckon.errors import (
     DeadreckonError,
     LimitExceeded,
@@ -30,6 +30,7 @@ from deadreckon.model.event import (
     Source,
     Thread,
 )
+from deadreckon.symbols.mappings import Mappings
 from deadreckon.symbols.sources import SymbolPath, resolve_all, unmatched
 from deadreckon.symbols.store import Added, SymbolStore
 
@@ -79,6 +80,7 @@ class Engine:
         self.explain = explain
         self.config = config or Config()
         self.store = SymbolStore(self.config)
+        self._mappings = Mappings(self.store)
         self._paths: dict[str, Place] = {}
         self._resolved: dict[tuple[Any, ...], _Resolved] = {}
         self._lock = threading.Lock()
@@ -160,7 +162,7 @@ class Engine:
                 data = inputs.open_input(source)
                 problems: list[Diagnostic] = []
                 looked = [self._symbol_path(path, unpacked, problems) for path in places]
-                for crash in inputs.crashes(data, label, kind, self.config.archive, unpacked):
+                for crash in inputs.crashes(data, label, kind, self.config.archive, unpacked, self.config.btt):
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
                     crash.problems += problems
@@ -219,7 +221,9 @@ class Engine:
                 problems.append(
                     Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=message)
                 )
-            return self._search(directory)
+            unpacked = self._search(directory)
+            unpacked.packages.append(path)
+            return unpacked
         if not os.path.exists(path):
             raise SourceUnavailable(f"--symbols {path}: no such file or directory")
         return self._paths.setdefault(path, self._search(path))
@@ -297,9 +301,15 @@ class Engine:
         stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved], reported_frames(raw))
         self._add_source(stacks, raw.modules, resolved)
         frames_of = dict(zip(numbers, stacks, strict=True))
+        if any(f.lang == "java" for stack in stacks for f in stack):
+            raw.diagnostics.extend(self._retrace(raw, frames_of, paths, event))
         used = set(table.module.tolist())
         for frame in (f for stack in stacks for f in stack if f.in_app is None):
             frame.in_app = in_app(frame)
+        lacking = any(e.instruction is None for e in event.exceptions or ())
+        if lacking and any(r.tables is not None and len(r.tables.code.data) for r in resolved):
+            read = _code_reader(raw, resolved)
+            event.exceptions = [exception_info(raw, e, read) for e in raw.exceptions]
         for number, exception in enumerate(event.exceptions or (), len(raw.threads)):
             exception.frames = frames_of.get(number)
         explained: dict[int, list[str]] = {}
@@ -321,7 +331,7 @@ class Engine:
                     explanation=explained.get(number),
                 )
             )
-            if thread.registers is None and not thread.frames:
+            if thread.registers is None and thread.frames is None:
                 raw.diagnostics.append(
                     Diagnostic(
                         code="context_missing",
@@ -362,6 +372,11 @@ class Engine:
                 Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=problem)
                 for problem in (found.problems if state in {"found", "malformed"} else ())
             )
+            if state == "found" and module.relative and module.debug_id is None and module.code_id is None:
+                message = f"{module.code_file}: the report has no id of it; its symbols were taken by its name"
+                raw.diagnostics.append(
+                    Diagnostic(code="symbols_by_name", severity="info", stage="symbols", message=message)
+                )
             if state in {"missing", "mismatch"}:
                 raw.diagnostics.append(
                     Diagnostic(
@@ -385,12 +400,23 @@ class Engine:
             context = SourceContext(limits.source_roots, limits.source_remap, limits.source_lines)
             context.add((frame for stack in stacks for frame in stack), bundles)
 
+    def _retrace(
+        self, raw: RawCrash, frames_of: dict[int, list[Frame]], paths: list[Place], event: Event
+    ) -> list[Diagnostic]:
+        """Undo the renaming of Java frames and exceptions; returns what is to be said of it."""
+        from deadreckon.symbolicate import java  # noqa: PLC0415
+
+        told = raw.attributes.get("symbolication_id")  # As Backtrace's clients call it.
+        named = raw.mappings or ([str(told)] if told else [])
+        mappings, problems = self._mappings.find(named, java.map_ids(frames_of.values()), paths)
+        return problems + java.retrace(frames_of, event.exceptions or (), len(raw.threads), mappings)
+
     def _modules(self, modules: list[Module], paths: list[Place]) -> list[_Resolved]:
         """Return modules' tables, found once for every crash that has the same build of them."""
         from deadreckon.symbolicate.native import ModuleSymbols  # noqa: PLC0415
 
         searched = tuple(p.path for p in paths)
-        keys = [(m.debug_id, m.code_id, m.debug_file, m.code_file, *searched) for m in modules]
+        keys = [(m.debug_id, m.code_id, m.debug_file, (m.code_file, m.file_offset, hash(m.contents)), *searched) for m in modules]
         now = time.monotonic()
         with self._lock:
             known = {k: self._resolved[k] for k in keys if k in self._resolved and now < self._resolved[k].until}
@@ -412,6 +438,19 @@ class Engine:
         return [known[k] for k in keys]
 
 
+def _code_reader(raw: RawCrash, resolved: Sequence[_Resolved]) -> Callable[[int, int], bytes | None]:
+    """Return what reads the report's memory, and where that has none, code out of the modules' executables."""
+
+    def read(address: int, size: int) -> bytes | None:
+        held = raw.memory.read(address, size)
+        for module, found in zip(raw.modules, resolved, strict=True) if held is None else ():
+            if found.tables is not None and module.image_addr <= address < module.end:
+                return found.tables.code.read(address - module.image_addr, size)
+        return held
+
+    return read
+
+
 def process(
     source: str | os.PathLike[str] | bytes, *, symbols: Sequence[str] = (), config: Config | None = None
 ) -> Event:
@@ -425,7 +464,8 @@ def _conclude(event: Event, raw: RawCrash) -> None:
     from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit  # noqa: PLC0415
 
     event.fingerprint = fingerprint(event)
-    event.title, event.culprit = title_and_culprit(event)
+    title, event.culprit = title_and_culprit(event)
+    event.title = raw.title or title
     event.diagnostics = raw.diagnostics or None
     if any(d.severity != "info" for d in raw.diagnostics):
         event.status = "degraded"

@@ -11,18 +11,19 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from deadreckon import objects, reports
-from deadreckon.errors import DeadreckonError, UnknownFormat
+from deadreckon.errors import DeadreckonError, Malformed, UnknownFormat
 from deadreckon.model.event import Attachment, Diagnostic
 from deadreckon.symbols import companions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deadreckon.config import ArchiveLimits
+    from deadreckon.config import ArchiveLimits, BttConfig
     from deadreckon.wire import archive
 
 __all__ = [
@@ -116,11 +117,63 @@ class Scratch:
             self._made.cleanup()
 
 
-def crashes(data: Data, name: str | None, kind: str | None, limits: ArchiveLimits, scratch: Scratch) -> Iterator[Crash]:
+def crashes(
+    data: Data,
+    name: str | None,
+    kind: str | None,
+    limits: ArchiveLimits,
+    scratch: Scratch,
+    btt: BttConfig | None = None,
+) -> Iterator[Crash]:
     """Yield the crashes in an input: itself, or those of an archive, with the debug files that lie beside them.
 
-    ``kind`` is a report's format, for an input that must not be guessed. Raises UnknownFormat where there is none.
+    ``kind`` is a report's format, for an input that must not be guessed. What is known by its name alone goes through
+    the converter that ``btt`` names, else to the reader that the name leads to, for what that has to say of it. Raises
+    UnknownFormat where there is none.
     """
+    hint = reports.hinted(name, kind)
+    recognised = _recognised(data, name, None if hint is not None else kind, limits, scratch)
+    try:
+        first = next(recognised)
+    except (UnknownFormat, Malformed):
+        if hint is None:
+            raise
+        first = Crash(data, name, hint)
+    for crash in chain([first], recognised):
+        by_name = bool(crash.form.suffix) and not crash.form.sniff(reports.Probe(crash.data))
+        if by_name and btt is not None and btt.converter:
+            yield from _converted(crash, btt, limits, scratch)
+        else:
+            yield crash
+
+
+def _converted(crash: Crash, btt: BttConfig, limits: ArchiveLimits, scratch: Scratch) -> Iterator[Crash]:
+    """Yield what the configured command makes of a crash, the crash itself where that is nothing."""
+    from deadreckon.wire.convert import convert  # noqa: PLC0415
+
+    directory = Path(tempfile.mkdtemp(dir=scratch.path))
+    output = directory / "out" / "output"
+    output.parent.mkdir()
+    label = os.path.basename(crash.name or "input.btt")
+    try:
+        source = write(directory / "input.btt", crash.data)
+        convert(btt.converter, source, output, seconds=btt.converter_seconds, max_bytes=btt.converter_max_bytes)
+        found = list(_recognised(open_input(output), "output", None, limits, scratch))
+    except DeadreckonError as e:
+        message = f"{label}: {e}"
+        crash.problems.append(Diagnostic(code="converter_failed", severity="error", stage="unpack", message=message))
+        yield crash
+        return
+    message = f"{label}: converted by {btt.converter[0]}"
+    for made in found:
+        made.container = [*crash.container, label, *made.container]
+        made.problems.append(Diagnostic(code="converted", severity="info", stage="unpack", message=message))
+        yield made
+
+
+def _recognised(
+    data: Data, name: str | None, kind: str | None, limits: ArchiveLimits, scratch: Scratch
+) -> Iterator[Crash]:
     if not len(data):
         raise UnknownFormat("the input is empty")
     probe = reports.Probe(data, name)
@@ -144,22 +197,29 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
     problems: list[Diagnostic] = []
     attachments: list[Attachment] = []
     found: list[tuple[bytes | Path, archive.Member, reports.ReportFormat]] = []
+    by_name: list[tuple[bytes | Path, archive.Member, reports.ReportFormat]] = []
     directory = Path(scratch) / "symbols"
     held = 0
     for at, member in enumerate(archive.unpack(data, limits, name=name, spool_dir=scratch, problems=problems)):
         probe = reports.Probe(member.data, member.name)
-        if (form := reports.detect(probe)) is not None:
+        form, sort = reports.detect(probe), found
+        if form is None and objects.sniff(probe.head) is None:
+            form, sort = reports.hinted(member.name), by_name
+        if form is not None:
             held += len(member.data)
             if held <= _IN_MEMORY:
-                found.append((bytes(member.data), member, form))
+                sort.append((bytes(member.data), member, form))
             else:
-                found.append((write(Path(scratch) / f"crash-{at}", member.data), member, form))
+                sort.append((write(Path(scratch) / f"crash-{at}", member.data), member, form))
             member.data = b""
         elif objects.sniff(probe.head) is not None or companions.name_of(member.name):
             directory.mkdir(exist_ok=True)
             _place(member, directory, at)
         else:
             attachments.append(Attachment(name=member.name, size=len(member.data)))
+    if found:
+        attachments += [Attachment(name=member.name, size=_length(content)) for content, member, _ in by_name]
+    found = found or by_name
     if not found:
         detail = "; ".join(f"{p.code}: {p.message}" for p in problems[:3])
         raise UnknownFormat("the archive holds no crash report" + (f" ({detail})" if detail else ""))
@@ -174,6 +234,10 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
             attachments=attachments if len(found) == 1 else [],
             problems=list(problems),
         )
+
+
+def _length(content: bytes | Path) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def is_archive(path: str) -> bool:

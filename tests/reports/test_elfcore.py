@@ -49,7 +49,9 @@ def test_everything_that_a_core_says(machine: int) -> None:
         (0x6000_0000, 0x2000, "/lib/libx.so.1", None),
         (0x7000_0000, 0x2000, vdso, BUILD_ID[::-1].hex()),
     ]
-    program = crash.modules[0]
+    program, library, held = crash.modules
+    assert (program.contents, library.contents) == (None, None)
+    assert held.contents == whole(machine).image(0x1000, BUILD_ID[::-1], size=0x2000, kernel=(6, 1, 7))
     assert program.debug_id == str(DebugId.from_build_id(BUILD_ID))
     assert (program.debug_file, program.arch) == (program.code_file, ARCHES[machine])
 
@@ -91,6 +93,41 @@ def test_a_core_of_which_no_mapping_holds_code_says_nothing_of_access() -> None:
     core.thread(1, 11)
     core.load(0x1000, bytes(16), 0)
     assert read_core(core).regions is None
+
+
+def test_mappings_that_gcore_leaves_out_have_the_access_that_their_image_tells() -> None:
+    """It writes no segment for what it does not dump, so of all code only the vdso's would be known."""
+    core = Core()
+    core.thread(1)
+    core.auxv(sysinfo_ehdr=0x70_0000)
+    path = "/lib/libx.so"
+    core.files(
+        (0x10_0000, 0x10_1000, 0, path),
+        (0x10_1000, 0x10_3000, 1, path),
+        (0x10_3000, 0x10_4000, 3, path),
+        (0x20_0000, 0x20_1000, 0, "/usr/share/table.dat"),
+    )
+    core.load(0x10_0000, core.image(0x3000, BUILD_ID), READ)
+    core.load(0x10_3000, bytes(PAGE), READ | WRITE)
+    core.load(0x70_0000, core.image(PAGE, BUILD_ID), READ | EXECUTE)
+    regions = read_core(core).regions
+    assert regions is not None
+    assert list(zip(regions.start.tolist(), regions.end.tolist(), regions.access.tolist(), strict=True)) == [
+        (0x10_0000, 0x10_1000, 1),
+        (0x10_1000, 0x10_3000, 5),
+        (0x10_3000, 0x10_4000, 3),
+        (0x70_0000, 0x70_1000, 5),
+    ]
+
+
+def test_a_vdso_larger_than_any_is_cut() -> None:
+    core = Core()
+    core.thread(1, 11)
+    core.auxv(sysinfo_ehdr=0x70_0000)
+    core.load(0x70_0000, core.image(1 << 20, BUILD_ID, size=1 << 20), READ | EXECUTE)
+    (vdso,) = read_core(core).modules
+    assert vdso.contents is not None
+    assert len(vdso.contents) == 1 << 16
 
 
 def test_two_copies_of_one_file_are_two_modules() -> None:
@@ -190,7 +227,7 @@ def stopped(signals: list[tuple[int, tuple[int, int, int] | None]]) -> RawCrash:
         ([(11, (11, 2, 0x40)), (11, None)], 1, "SIGSEGV", "SEGV_ACCERR at 0x40", 0x40),
         ([(6, (6, -6, 0x1234)), (6, None)], 1, "SIGABRT", "SI_TKILL", None),
         ([(11, (11, 0, 0x3E8_0000_1234))], 1, "SIGSEGV", "SI_USER", None),
-        ([(7, (7, 0x80, 0))], 1, "SIGBUS", "SI_KERNEL at 0x0", 0),
+        ([(7, (7, 0x80, 0))], 1, "SIGBUS", "SI_KERNEL", None),
         # qemu: no siginfo, and a signal in one thread only.
         ([(11, None), (0, None)], 1, "SIGSEGV", "", None),
         ([(0, None), (4, None)], 2, "SIGILL", "", None),

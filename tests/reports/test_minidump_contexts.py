@@ -180,8 +180,8 @@ REASONS = [
     ("Android", 7, 2, [], "SIGBUS", "BUS_ADRERR at 0x1234"),
     ("Linux", 99, 0, [], "0x00000063", ""),
     ("macOS", 1, 1, [], "EXC_BAD_ACCESS", "KERN_INVALID_ADDRESS at 0x1234"),
-    ("macOS", 1, 13, [], "EXC_BAD_ACCESS", "EXC_I386_GPFLT at 0x1234"),
-    ("iOS", 10, 0x06200000, [], "EXC_CRASH", "SIGABRT at 0x1234"),
+    ("macOS", 1, 13, [], "EXC_BAD_ACCESS", "EXC_I386_GPFLT"),  # Its address is no address.
+    ("macOS", 10, 0x06000000, [], "EXC_CRASH", "SIGABRT at 0x1234"),
     ("macOS", 11, 3 << 29, [], "EXC_RESOURCE", "RESOURCE_TYPE_MEMORY at 0x1234"),
     ("macOS", 12, 2 << 29, [], "EXC_GUARD", "GUARD_TYPE_FD at 0x1234"),
     ("macOS", 6, 99, [], "EXC_BREAKPOINT", "code 0x63 at 0x1234"),
@@ -213,3 +213,13 @@ def test_last_error() -> None:
     dump.memory(0x7000, bytes(0x68) + u32(5))
     dump.exception(1, 0xC0000005, information=(0, 0))
     assert read_built(dump).attributes["last_error"] == "0x5"
+
+
+def test_the_status_register_tells_thumb() -> None:
+    dump = Minidump()
+    dump.system(ARM, LINUX)
+    whole = context_arm([*range(13), 0x2000, 0x44, 0x1000, 0x6000_0030])
+    dump.thread(1, whole)
+    dump.thread(2, whole[:68])
+    found = [t.registers.others for t in read_built(dump).threads if t.registers is not None]
+    assert found == [{"cpsr": 0x6000_0030}, {}]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deadreckon.model.crash import Module, RawFrame
 from deadreckon.model.event import Frame
+from deadreckon.model.ids import Arch
 from deadreckon.model.tables import NONE, TRUST_CFI, TRUST_CONTEXT, TRUST_PREWALKED, TRUST_SCAN, FrameTable, SymTable
 from deadreckon.symbolicate.native import ModuleSymbols, join_path, symbolicate
 
@@ -106,6 +107,31 @@ def test_what_the_report_says_of_a_frame() -> None:
         "prewalked",
     )
     assert (nameless.function, nameless.filename, nameless.status) == (None, "y.m", "missing")
+
+
+def test_a_reported_symbol_is_demangled_where_the_report_has_no_readable_name() -> None:
+    told = [Frame(status="symbolicated", raw_function="__ZN3app4mainEv"), Frame(status="missing", raw_function="main")]
+    listed = [RawFrame(0x50_0010 + i, True, frame) for i, frame in enumerate(told)]
+    rows = [(0, f.instruction_addr or 0, True, 1, TRUST_PREWALKED) for f in listed]
+    symbols = [ModuleSymbols(table(), "found"), ModuleSymbols(None, "missing")]
+    ((mangled, plain),), _ = symbolicate(frames(*rows), MODULES, symbols, listed)
+    assert (mangled.function, mangled.raw_function, mangled.status) == (
+        "app::main()",
+        "__ZN3app4mainEv",
+        "symbolicated",
+    )
+    assert (plain.function, plain.status) == ("main", "symbolicated")
+
+
+@pytest.mark.parametrize(
+    ("arch", "address", "line"), [(Arch.ARM, 0x120, 3), (Arch.ARM, 0x121, 3), (Arch.X86, 0x121, 7)]
+)
+def test_thumb_return_addresses_are_looked_up_in_their_call(arch: Arch, address: int, line: int) -> None:
+    """The call ends at 0x120; what follows it is another line, whatever bit 0 says of the code there."""
+    modules = [Module(IMAGE, 0x1000, "/bin/app", arch=arch)]
+    row = (0, IMAGE + address, True, 0, TRUST_CFI)
+    ((first, *_),), _ = symbolicate(frames(row), modules, [ModuleSymbols(table(), "found")])
+    assert (first.lineno, first.instruction_addr) == (line, hex(IMAGE + address))
 
 
 def test_inlined_calls_share_their_frames_address() -> None:

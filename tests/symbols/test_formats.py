@@ -14,6 +14,7 @@ import pytest
 
 from deadreckon.errors import SymbolError
 from deadreckon.kernels.ranges import look_up
+from deadreckon.objects import proguard
 from deadreckon.symbolicate.native import ModuleSymbols
 from deadreckon.symbols import tables
 from deadreckon.symbols.tablefile import TableFile, open_table
@@ -381,8 +382,17 @@ def test_source_bundle(build: Any) -> None:
 
 @pytest.mark.parametrize("content", [b"# compiler: R8\na.B -> a:\n", b"com.example.Main -> a.a:\n    void f() -> a\n"])
 def test_proguard_mapping(build: Any, content: bytes) -> None:
-    with pytest.raises(SymbolError, match="a ProGuard or R8 mapping"):
-        build(content)
+    """The text is kept as it is; symbolicate/java.py reads it."""
+    ((table, info),) = build(content)
+    assert (info["format"], info["kind"], info["ranges"], info["problems"]) == ("proguard", "mapping", 1, [])
+    assert info["debug_id"] == proguard.debug_id(content)
+    assert table.sym.strings.tobytes() == content
+    assert len(table.sym.range_start) == 0
+
+
+def test_proguard_mapping_of_nothing(build: Any) -> None:
+    ((_, info),) = build(b"# compiler: R8\n# pg_map_id: 0123abc\n")
+    assert (info["code_id"], info["ranges"], info["problems"]) == ("0123abc", 0, ["the mapping has no class"])
 
 
 def test_nothing_there(build: Any, tmp_path: Path) -> None:

@@ -162,6 +162,59 @@ def test_large_stores_are_found_by_path_alone(
     assert found_in(tmp_path, symbols) == [str(at_home.relative_to(tmp_path))]
 
 
+def test_a_directory_of_thousands_of_libraries_is_no_layout(
+    symbols: SymbolStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deadreckon.symbols.sources._SMALL", 3)
+    for i in range(4):
+        (tmp_path / f"lib{i}.so").touch()
+    shutil.copyfile(folder / "crashy", tmp_path / "libz.so")
+    assert found_in(tmp_path, symbols) == ["libz.so"]
+
+
+def test_a_copy_of_the_crashed_systems_files(symbols: SymbolStore, folder: Path, tmp_path: Path) -> None:
+    """Also debug files, whose directory is laid out like the system; nothing else is read once all is found."""
+    copy = tmp_path / "opt/app"
+    copy.mkdir(parents=True)
+    shutil.copyfile(folder / "crashy", copy / "crashy")
+    shutil.copyfile(folder / "crashy.debug", copy / "crashy.debug")
+    few = SymbolPath(str(tmp_path), symbols, 0)
+    assert list(few.candidates(CRASHY)) == [str(copy / "crashy.debug"), str(copy / "crashy")]
+    answer = resolve(CRASHY, [few], symbols)
+    assert answer.tables is not None
+    assert answer.tables.info["has_lines"]
+    assert len(answer.tables.rules.rva)
+
+
+def test_a_file_where_the_report_says_it_was(symbols: SymbolStore, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "crashy"
+    shutil.copyfile(folder / "crashy", path)
+    module = replace(CRASHY, code_file=str(path))
+    assert list(SymbolPath(str(tmp_path), symbols, 0).candidates(module)) == [str(path)]
+    assert list(SymbolPath(str(tmp_path.parent / "other"), symbols, 0).candidates(module)) == []
+
+
+# --- Images that a report brings along --------------------------------------------------------------------------------
+
+
+def test_the_image_in_the_report(symbols: SymbolStore, folder: Path) -> None:
+    held = (folder / "crashy").read_bytes()
+    answers = [resolve(replace(CRASHY, contents=held), [], symbols) for _ in range(2)]
+    for answer in answers:
+        assert answer.state == "found"
+        assert answer.tables is not None
+        assert len(answer.tables.rules.rva)
+    assert len(list((symbols.root / "remote/reports").iterdir())) == 1
+    # What a report says of itself holds for that report alone.
+    assert resolve(CRASHY, [], symbols).state == "missing"
+
+
+def test_an_image_of_another_build_or_of_nothing(symbols: SymbolStore, fixtures: Path) -> None:
+    other = (fixtures / "linux/x86_64/static-O2").glob("crashy.debug")
+    assert resolve(replace(CRASHY, contents=next(other).read_bytes()), [], symbols).state == "mismatch"
+    assert resolve(replace(CRASHY, contents=b"\x7fELF" * 100), [], symbols).state == "malformed"
+
+
 def test_hostile_files_do_not_stop_the_search(symbols: SymbolStore, folder: Path, tmp_path: Path) -> None:
     data = bytearray((folder / "crashy").read_bytes())
     shutil.copyfile(folder / "crashy", tmp_path / "z")

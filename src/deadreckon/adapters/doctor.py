@@ -30,6 +30,7 @@ def report(config: Config) -> Iterator[str]:
             yield f"! {name} is not installed; pip install {name}"
     yield from _archives()
     yield from _demangling()
+    yield from _disassembling()
     yield from _kernels()
     yield from _store(store_path(config))
 
@@ -52,6 +53,15 @@ def _demangling() -> Iterator[str]:
         yield f"  C++ names: {backend}"
     else:
         yield "! C++ names stay mangled: no C++ runtime library found (Debian: libstdc++6)"
+
+
+def _disassembling() -> Iterator[str]:
+    from deadreckon.analysis import instruction
+
+    if name := instruction.backend():
+        yield f"  instructions: {name}"
+    else:
+        yield "! instructions: crashes don't show theirs, nor what it accessed; pip install 'deadreckon[disasm]'"
 
 
 def _kernels() -> Iterator[str]:

@@ -43,6 +43,12 @@ def _lines(event: Event, explain_grouping: bool) -> Iterator[str]:  # noqa: FBT0
     for exception in event.exceptions or ():
         parts = [exception.type, exception.value, f"code {exception.code}" if exception.code else None]
         yield f"  {'exception':<12}{safe(' '.join(p for p in parts if p))}"
+        did = " ".join(p for p in (exception.access, exception.address and f"at {exception.address}") if p)
+        for label, fact in [("access", exception.access and did), ("instruction", exception.instruction)]:
+            if fact:
+                yield f"  {label:<12}{safe(fact)}"
+        for note in exception.notes or ():
+            yield f"  {'note':<12}{safe(note)}"
         if exception.frames:
             yield from _frames(exception.frames, _MAX_FRAMES)
     threads = sorted(event.threads or (), key=lambda t: not t.crashed)

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from deadreckon.grouping.normalize import STARTERS, TERMINATORS, module_name, normalize_function
-from deadreckon.model.event import Component, Event, Fingerprint, Frame
+from deadreckon.model.event import Component, Event, ExceptionInfo, Fingerprint, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ _TYPE, _FRAME, _MESSAGE = b"T", b"F", b"M"
 
 def fingerprint(event: Event) -> Fingerprint:
     """Return the group of an event, with a component for its exception type and for every frame or run of frames."""
-    kind = next((e.type for e in event.exceptions or () if e.type), None)
+    kind = _kind(event)
     fields: list[tuple[bytes, str]] = []
     components: list[Component] = []
     if kind:
@@ -47,6 +47,20 @@ def fingerprint(event: Event) -> Fingerprint:
     return Fingerprint(id=_digest(fields), algorithm=ALGORITHM, components=components)
 
 
+def _decisive(event: Event) -> ExceptionInfo | None:
+    """Return the exception that an event is grouped by: the first with a stack of its own, else the first.
+
+    An Objective-C exception ends in ``abort``, whose stack and signal are the same for all of them.
+    """
+    told = [e for e in event.exceptions or () if e.mechanism != "suppressed"]
+    return next((e for e in told if e.frames), next((e for e in told if e.type), None))
+
+
+def _kind(event: Event) -> str | None:
+    found = _decisive(event)
+    return found.type if found else None
+
+
 def _digest(fields: Iterable[tuple[bytes, str]]) -> str:
     state = hashlib.blake2b(digest_size=16, person=ALGORITHM.encode())
     for tag, text in fields:
@@ -56,14 +70,14 @@ def _digest(fields: Iterable[tuple[bytes, str]]) -> str:
 
 
 def crashed_stack(event: Event) -> Sequence[Frame]:
-    """Return the frames an event is grouped by: the crashed thread's, else the root exception's, else the first's."""
+    """Return the frames an event is grouped by: an exception's own, else the crashed thread's, else the first's."""
+    found = _decisive(event)
+    if found is not None and found.frames:
+        return found.frames
     threads = event.threads or ()
     for thread in threads:
         if thread.crashed and thread.frames:
             return thread.frames
-    for exception in reversed(event.exceptions or ()):
-        if exception.frames:
-            return exception.frames
     return next((t.frames for t in threads if t.frames), ())
 
 
@@ -103,7 +117,7 @@ def _survey(frames: Sequence[Frame]) -> tuple[bool, bool]:
 
 
 def _named(frame: Frame) -> bool:
-    return frame.function is not None
+    return frame.function is not None and frame.function not in STARTERS and frame.function not in TERMINATORS
 
 
 def _text(frame: Frame) -> str:
@@ -139,7 +153,7 @@ def _verdict(frame: Frame, *, ours: bool, named: bool) -> tuple[bool, str]:
 
 def title_and_culprit(event: Event) -> tuple[str, str | None]:
     """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
-    kind = next((e.type for e in event.exceptions or () if e.type), None)
+    kind = _kind(event)
     frames = crashed_stack(event)
     ours, named = _survey(frames)
     frame = next((f for f in frames if _verdict(f, ours=ours, named=named)[0]), frames[0] if frames else None)

@@ -37,9 +37,11 @@ TERMINATORS = frozenset(
     __libc_message __libc_message_impl __libc_fatal __fortify_fail __stack_chk_fail __chk_fail malloc_printerr
     __restore_rt __cxa_throw __cxa_rethrow __cxa_call_unexpected __cxa_call_terminate std::terminate
     __cxxabiv1::__terminate rust_panic __rust_start_panic rust_begin_unwind _exit __abort_with_payload
-    abort_with_reason
+    abort_with_reason abort_message demangling_terminate_handler std::__terminate _objc_terminate
+    __exceptionPreprocess objc_exception_throw objc_exception_rethrow _CFThrowFormattedException
+    _CxxThrowException RaiseException RtlRaiseException KiRaiseUserExceptionDispatcher
     """.split()
-)
+) | {"-[NSException raise]", "+[NSException raise:format:]", "+[NSException raise:format:arguments:]"}
 """Functions a program dies in once it has found out that it must: how it ended, not why."""
 
 # Patterns stay text until a name needs them: compiling all of them would cost each short-lived process 10 ms.
@@ -112,10 +114,14 @@ def in_app(frame: Frame) -> bool | None:
     return frame.function not in STARTERS and frame.function not in TERMINATORS
 
 
+_SIMULATED = (".sdk/system/", ".sdk/usr/lib/", "/runtimeroot/system/", "/runtimeroot/usr/lib/")
+"""Where Apple's simulators keep the frameworks of the system they simulate, inside Xcode."""
+
+
 @lru_cache(maxsize=8192)
 def _system_package(package: str) -> bool:
     path = package.replace("\\", "/").lower()
-    if path.startswith(_SYSTEM_PREFIXES):
+    if path.startswith(_SYSTEM_PREFIXES) or any(part in path for part in _SIMULATED):
         return True
     name = module_name(path)
     # libc.so.6, libc-2.23.so, libobjc.A.dylib, libstdc++.so.6.0.30: what stands before version and suffix.

@@ -36,6 +36,12 @@ class Module:
     arch: Arch = Arch.UNKNOWN
     image_vmaddr: int = 0
     version: str | None = None
+    file_offset: int = 0
+    """Where in ``code_file`` the image begins: libraries may be mapped out of an archive (Android's APK)."""
+    relative: bool = False
+    """The report has offsets into the image only: its addresses are made up, and no event shows them."""
+    contents: bytes | None = None
+    """The image's file, where the report itself has all of it: no disk has the code that Linux maps into processes."""
 
     @property
     def end(self) -> int:
@@ -158,6 +164,14 @@ class RawException:
     thread_id: int | None = None
     frames: list[RawFrame] | None = None
     """The stack the exception itself carries, innermost first, where the format has one."""
+    access: str | None = None
+    """What was done at ``address``, where the report tells: read, write or execute."""
+    address_hidden: bool = False
+    """An access to memory failed in a way in which the processor tells no address: ``address`` only stands for one."""
+    module: str | None = None
+    """Where ``type`` is defined, in a managed language, where ``type`` doesn't say so itself."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else a client says of how it was caught: handled, synthetic, ids in a group of exceptions."""
 
 
 @dataclass(slots=True)
@@ -186,8 +200,14 @@ class RawCrash:
     level: str | None = None
     """How bad it is, where the report says so; by default ``fatal`` where a thread crashed."""
     message: str | None = None
+    title: str | None = None
+    """What the client wants it to be called."""
+    grouping: list[str] | None = None
+    """The client's own fingerprint, verbatim: its parts, where it has several."""
     release: str | None = None
     environment: str | None = None
+    mappings: list[str] = field(default_factory=list)
+    """Debug ids of the ProGuard or R8 mappings by which Java frames were renamed, where the report names them."""
     tags: dict[str, str] = field(default_factory=dict)
     user: dict[str, Any] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)

@@ -115,13 +115,23 @@ class Thread(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class ExceptionInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """Why the program stopped; in a chain the root cause is last."""
+    """Why the program stopped; in a chain the root cause is last.
+
+    ``access`` is read, write or execute: what was done at ``address``. ``instruction`` is the one that did it, in an
+    assembler's words. ``notes`` are what that suggests, each with how sure it is; docs/event.md lists their kinds.
+    ``module`` is where a managed language has ``type``; ``details`` what a client says of how it was caught.
+    """
 
     type: str | None = None
+    module: str | None = None
     value: str | None = None
     code: str | None = None
     address: str | None = None
+    access: str | None = None
+    instruction: str | None = None
+    notes: list[str] | None = None
     mechanism: str | None = None
+    details: dict[str, Any] | None = None
     thread_id: int | None = None
     frames: list[Frame] | None = None
 
@@ -186,6 +196,8 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     threads: list[Thread] | None = None
     modules: list[ModuleInfo] | None = None
     fingerprint: Fingerprint | None = None
+    grouping: list[str] | None = None
+    """The client's own fingerprint, verbatim."""
     fingerprints: dict[str, list[str]] | None = None
     attributes: dict[str, Any] | None = None
     tags: dict[str, str] | None = None

@@ -7,7 +7,7 @@ register is its DWARF number; the program counter has a column of its own. Sourc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,19 +79,24 @@ class Registers:
     arch: Arch
     values: NDArray[np.uint64]
     valid: int
+    others: dict[str, int] = field(default_factory=dict)
+    """Registers that no unwinding needs, as the report names them: flags, segments."""
 
     @classmethod
-    def from_mapping(cls, arch: Arch, values: Mapping[str, int]) -> Registers:
-        """Build a row from names; names that are not registers of the architecture are ignored."""
+    def from_mapping(cls, arch: Arch, values: Mapping[str, int], *, keep_others: bool = False) -> Registers:
+        """Build a row from names; what is no register of the architecture's set is ignored, or kept as ``others``."""
         row = np.zeros(WIDTH, np.uint64)
         valid = 0
+        others: dict[str, int] = {}
         known = REGISTER_SETS[arch]
         for name, value in values.items():
             index = known.index(name)
             if index >= 0:
                 row[index] = value & 0xFFFF_FFFF_FFFF_FFFF
                 valid |= 1 << index
-        return cls(arch, row, valid)
+            elif keep_others:
+                others[name] = value
+        return cls(arch, row, valid, others)
 
     def get(self, index: int) -> int | None:
         """Return the register with this DWARF number, None if unknown."""
@@ -111,4 +116,5 @@ class Registers:
         """Return the known registers by name, as an event shows them."""
         values = self.values.tolist()
         names = REGISTER_SETS[self.arch].names
-        return {name: hex(values[i]) for i, name in enumerate(names) if self.valid >> i & 1}
+        shown = {name: hex(values[i]) for i, name in enumerate(names) if self.valid >> i & 1}
+        return shown | {name: hex(value) for name, value in self.others.items()}

@@ -178,6 +178,16 @@ class CodeTable:
         """Return a table without code."""
         return cls(np.zeros(0, np.uint8), np.zeros((0, 3), np.uint32))
 
+    def read(self, rva: int, size: int) -> bytes | None:
+        """Return instructions, None where the table does not hold all of them."""
+        at = int(np.searchsorted(self.map[:, 0], rva, side="right")) - 1
+        if at < 0:
+            return None
+        start, length, offset = self.map[at].tolist()
+        if rva + size > start + length:
+            return None
+        return self.data[offset + rva - start : offset + rva - start + size].tobytes()
+
     @classmethod
     def gather(cls, file: bytes | memoryview, sections: Iterable[tuple[int, int, int]]) -> CodeTable:
         """Copy sections, each an (rva, size, offset in the file), out of an image; those outside of it are cut."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deadreckon.config import ReportLimits
     from deadreckon.model.crash import RawCrash
 
-__all__ = ["FORMATS", "HEAD_BYTES", "Probe", "ReportFormat", "detect", "read"]
+__all__ = ["FORMATS", "HEAD_BYTES", "Probe", "ReportFormat", "detect", "hinted", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,34 @@ class ReportFormat:
     name: str
     module: str
     sniff: Callable[[Probe], bool]
+    suffix: str = ""
+    """A file name's ending, where content of nobody's format must reach the reader for what it has to say of it."""
 
 
 FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("minidump", "deadreckon.reports.minidump", sniff.minidump),
     ReportFormat("elfcore", "deadreckon.reports.elfcore", sniff.elfcore),
+    ReportFormat("plcrash", "deadreckon.reports.plcrash", sniff.plcrash),
+    ReportFormat("btt", "deadreckon.reports.btt", sniff.btt, ".btt"),
+    ReportFormat("backtrace-json", "deadreckon.reports.backtrace", sniff.backtrace_json),
+    ReportFormat("apple-ips", "deadreckon.reports.apple.ips", sniff.apple_ips),
+    ReportFormat("apple-panic", "deadreckon.reports.apple.kernel", sniff.apple_panic),
+    ReportFormat("kscrash", "deadreckon.reports.apple.kscrash", sniff.kscrash),
+    ReportFormat("metrickit", "deadreckon.reports.apple.metrickit", sniff.metrickit),
+    ReportFormat("apple-crash", "deadreckon.reports.apple.text", sniff.apple_crash),
+    ReportFormat("unreal", "deadreckon.reports.unreal", sniff.unreal),
+    ReportFormat("casr", "deadreckon.reports.casr", sniff.casr),
+    ReportFormat("tombstone", "deadreckon.reports.android.tombstone", sniff.tombstone),
+    ReportFormat("anr", "deadreckon.reports.android.anr", sniff.anr),
+    ReportFormat("java", "deadreckon.reports.java", sniff.java),
+    ReportFormat("sanitizer", "deadreckon.reports.sanitizer", sniff.sanitizer),
+    ReportFormat("python", "deadreckon.reports.pythontrace", sniff.python),
+    ReportFormat("go", "deadreckon.reports.gotrace", sniff.go),
+    ReportFormat("rust", "deadreckon.reports.rusttrace", sniff.rust),
+    ReportFormat("kernel", "deadreckon.reports.kernellog", sniff.kernel),
+    ReportFormat("windbg", "deadreckon.reports.windbg", sniff.windbg),
+    ReportFormat("gdb", "deadreckon.reports.gdbtrace", sniff.gdb),
+    ReportFormat("terminate", "deadreckon.reports.terminate", sniff.terminate),
 )
 """Most specific first; every known input matches exactly one (tests/reports/test_registry.py)."""
 
@@ -50,6 +73,14 @@ def detect(probe: Probe, kind: str | None = None) -> ReportFormat | None:
                 return form
         raise UnknownFormat(f"no reader for kind {kind!r}; known: {', '.join(f.name for f in FORMATS)}")
     return next((form for form in FORMATS if form.sniff(probe)), None)
+
+
+def hinted(name: str | None, kind: str | None = None) -> ReportFormat | None:
+    """Return the format that ``kind``, else a file's name, says where content doesn't; None where they say nothing."""
+    lowered = (name or "").lower()
+    return next(
+        (f for f in FORMATS if f.suffix and (kind == f.name or (not kind and lowered.endswith(f.suffix)))), None
+    )
 
 
 def read(form: ReportFormat, data: bytes | memoryview, limits: ReportLimits) -> list[RawCrash]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from deadreckon.reports.textkind import kind_of
+
 if TYPE_CHECKING:
     import mmap
 
@@ -46,6 +48,11 @@ class Probe:
         if start[:2] in {b"\xff\xfe", b"\xfe\xff"}:
             return start[: len(start) & ~1].decode("utf-16", "replace")
         return "" if b"\0" in start[:_TELLING_BYTES] else start.removeprefix(_BOM).decode("utf-8", "replace")
+
+    @cached_property
+    def log(self) -> str | None:
+        """The kind of crash log that ``text`` is; see textkind.py."""
+        return kind_of(self.text)
 
     @cached_property
     def json(self) -> dict[str, msgspec.Raw]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from deadreckon.model.event import Frame
+from deadreckon.model.ids import Arch
 from deadreckon.model.tables import NONE, TRUST_NAMES
 from deadreckon.symbols.demangle import demangle
 from deadreckon.symbols.tables import LANGUAGES
@@ -131,7 +132,9 @@ def symbolicate(
     inside = frames.module >= 0
     rva = np.zeros(count, np.uint64)
     rva[inside] = frames.instruction_addr[inside] - bases[frames.module[inside]]
-    look = rva - frames.is_return_address.astype(np.uint64) * inside
+    # Bit 0 of an address that 32-bit ARM returns to says that Thumb code is there.
+    thumb = np.array([m.arch is Arch.ARM for m in modules] or [False])[frames.module].astype(np.uint64)
+    look = (rva & ~thumb) - frames.is_return_address.astype(np.uint64) * inside
     # Crashes of one build have modules of their own and share the symbols.
     first_with = {id(s): index for index, s in reversed([*enumerate(symbols)])}
     shared = np.array([first_with[id(s)] for s in symbols] or [0])[frames.module]
@@ -164,6 +167,8 @@ def symbolicate(
             threads.append([])
             numbers.append(thread)
             previous = thread
+        if locations_here and said is not None and said.reported is not None and said.reported.inline:
+            continue  # An inlined call that the report lists itself: the frame below has its address, and all of them.
         module = modules[index] if index >= 0 else None
         state = symbols[index].state if index >= 0 else "unknown_image"
         found = _frames(address, offset, module, state, TRUST_NAMES[trust], locations_here)
@@ -182,17 +187,23 @@ def _with_report(found: list[Frame], said: RawFrame, *, symbolicated: bool) -> l
     """
     told = said.reported
     if said.instruction_addr is None:
-        return [msgspec.structs.replace(told, trust="prewalked")] if told is not None else []
+        return [msgspec.structs.replace(told, trust=told.trust or "prewalked")] if told is not None else []
     if told is None:
         return found
     if symbolicated:
         frame = found[-1]
         frame.in_app, frame.registers = told.in_app, told.registers
         frame.locals, frame.args, frame.kwargs = told.locals, told.args, told.kwargs
+        for frame in found if found[0].instruction_addr is None else ():
+            frame.instruction_addr = told.instruction_addr
+        for frame in found if told.trust else ():
+            frame.trust = told.trust
         return found
     looked_up = {name: value for name in _LOOKED_UP if (value := getattr(found[0], name)) is not None}
-    status = "symbolicated" if told.function else found[0].status
-    return [msgspec.structs.replace(told, status=status, **looked_up)]
+    looked_up["trust"] = told.trust or looked_up["trust"]
+    function = told.function or (demangle(told.raw_function) if told.raw_function else None)
+    status = "symbolicated" if function else found[0].status
+    return [msgspec.structs.replace(told, status=status, function=function, **looked_up)]
 
 
 _STATUS = {"found": "missing_symbol", "mismatch": "missing", "unused": "missing"}
@@ -201,10 +212,11 @@ _STATUS = {"found": "missing_symbol", "mismatch": "missing", "unused": "missing"
 def _frames(
     address: int, rva: int, module: Module | None, state: str, trust: str, locations: list[_Location]
 ) -> list[Frame]:
-    instruction_addr = hex(address)
     if module is None:
-        return [Frame(status="unknown_image", instruction_addr=instruction_addr, trust=trust)]
-    image_addr, offset = hex(module.image_addr), hex(rva)
+        return [Frame(status="unknown_image", instruction_addr=hex(address), trust=trust)]
+    instruction_addr = None if module.relative else hex(address)
+    image_addr = None if module.relative else hex(module.image_addr)
+    offset = hex(rva)
     if not locations:
         return [
             Frame(
@@ -224,7 +236,7 @@ def _frames(
             instruction_addr=instruction_addr,
             image_addr=image_addr,
             rva=offset,
-            symbol_addr=None if at.entry is None else hex(module.image_addr + at.entry),
+            symbol_addr=None if at.entry is None or module.relative else hex(module.image_addr + at.entry),
             package=module.code_file or None,
             debug_id=module.debug_id,
             function=at.function,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import DeadreckonError
 from deadreckon.model.event import Diagnostic
 from deadreckon.model.ids import normalize_code_id
-from deadreckon.objects import breakpad, elf, sniff
+from deadreckon.objects import breakpad, elf, proguard, sniff
 from deadreckon.symbols import layouts
 from deadreckon.symbols.store import ModuleTables, SymbolStore
 
@@ -27,6 +30,8 @@ __all__ = ["Resolution", "SymbolPath", "matches", "resolve", "resolve_all", "unm
 
 _MAX_DEPTH = 12
 _SMALL = 2048
+_NO_FILES = {"dev", "proc", "run", "sys"}
+"""Directories of a root that hold no files of its disk."""
 
 
 @dataclass(slots=True)
@@ -54,6 +59,11 @@ class SymbolPath:
         self._max_files = max_files
         self._by_id: dict[str, list[str]] | None = None
         self._by_name: dict[str, list[str]] = {}
+        self._mappings: dict[str, proguard.Identity] = {}
+        self.packages: list[str] = []
+        """Android packages here, whose libraries are looked for by name or offset."""
+        self._extracted: dict[tuple[str, str, int], list[str]] = {}
+        self._scratch: str | None = None
 
     def candidates(self, module: Module) -> Iterator[str]:
         """Yield paths of files that may belong to a module, most likely first."""
@@ -62,12 +72,51 @@ class SymbolPath:
                 path = os.path.join(self.path, candidate.path)
                 if os.path.isfile(path):
                     yield path
+            yield from self._in_place(module.code_file)
         yield from self.by_id(module.debug_id, module.code_id)
         # A file that the user named for this module, going by its name: if it is of another build, that is said.
         if _stem(self.path) in {_stem(module.debug_file), _stem(module.code_file)} and os.path.isfile(self.path):
             yield self.path
         for name in {_base(module.debug_file), _base(module.code_file)} - {""}:
             yield from self._by_name.get(name, ())
+        if "!" in module.code_file or module.file_offset:
+            yield from self._packed(module)
+
+    def _in_place(self, path: str) -> Iterator[str]:
+        """Yield files where the report says that a module was: in a copy of its root directory, or in this directory.
+
+        The debug files of a whole system lie below their own directory in the same way.
+        """
+        if not path.startswith("/") or ".." in path.split("/"):
+            return
+        copy = self.path.rstrip("/") + path
+        here = [path] if path.startswith(os.path.join(self.path, "")) else []
+        yield from (file for file in (copy + ".debug", copy, *here) if os.path.isfile(file))
+
+    def _packed(self, module: Module) -> Iterator[str]:
+        """Yield what an Android package has of a module: the debug file of the same build first, then the library."""
+        outer = module.code_file.partition("!")[0]
+        for package in self.packages:
+            if _base(package) != _base(outer):
+                continue
+            key = (package, module.code_file, module.file_offset)
+            if key not in self._extracted:
+                self._extracted[key] = self._extract(package, module)
+            for path in self._extracted[key]:
+                for identity in self._identities(path, {}):
+                    yield from self.by_id(identity)
+                yield path
+
+    def _extract(self, package: str, module: Module) -> list[str]:
+        from deadreckon.symbols import apk  # noqa: PLC0415  (few crashes name a package)
+
+        try:
+            if self._scratch is None:
+                self._scratch = tempfile.mkdtemp(dir=self._store.temporary)
+                weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+            return apk.extract(package, module, tempfile.mkdtemp(dir=self._scratch))
+        except (OSError, DeadreckonError):
+            return []
 
     def identities(self) -> set[str]:
         """Return the ids of the files here."""
@@ -79,35 +128,43 @@ class SymbolPath:
         known = self._by_id
         if known is None:
             # Threads may read the same directory at once; each puts its whole answer in place.
-            known, self._by_name = self._index()
+            known, self._by_name, self._mappings = self._index()
             self._by_id = known
         found = [*known.get(debug_id or "", ()), *known.get(code_id or "", ())]
         return list(dict.fromkeys(found))
 
-    def _index(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Read the directory once; returns its files by the ids they carry, and by their base names."""
+    def mappings(self) -> dict[str, proguard.Identity]:
+        """Return the ProGuard and R8 mappings here, by their paths."""
+        self.by_id(None)
+        return self._mappings
+
+    def _index(self) -> tuple[dict[str, list[str]], dict[str, list[str]], dict[str, proguard.Identity]]:
+        """Read the directory once: files by the ids they carry, files by their base names, and mappings by path."""
         by_id: dict[str, list[str]] = {}
         by_name: dict[str, list[str]] = {}
+        mappings: dict[str, proguard.Identity] = {}
         paths = list(islice(self._files(), self._max_files))
         # A store of thousands of files in a known layout is found by path; reading all of it would take longer.
-        if len(paths) > _SMALL and any(
-            layouts.parse(os.path.relpath(path, self.path).replace(os.sep, "/")) for path in paths[:64]
-        ):
-            return by_id, by_name
+        if len(paths) > _SMALL and any(map(self._names_ids, paths[:64])):
+            return by_id, by_name, mappings
         for path in paths:
-            ids = self._identities(path)
+            ids = self._identities(path, mappings)
             for key in ids:
                 by_id.setdefault(key, []).append(path)
             if ids:
                 by_name.setdefault(_base(path).removesuffix(".debug").removesuffix(".sym"), []).append(path)
-        return by_id, by_name
+        return by_id, by_name, mappings
+
+    def _names_ids(self, path: str) -> bool:
+        parsed = layouts.parse(os.path.relpath(path, self.path).replace(os.sep, "/"))
+        return parsed is not None and bool(parsed.debug_id or parsed.code_id)
 
     def _files(self) -> Iterator[str]:
         if not os.path.isdir(self.path):
             yield self.path
             return
         for directory, names, files in os.walk(self.path):
-            names.sort()
+            names[:] = sorted(set(names) - (_NO_FILES if directory == "/" else set()))
             if os.path.relpath(directory, self.path).count(os.sep) >= _MAX_DEPTH:
                 names.clear()
             for name in sorted(files):
@@ -115,17 +172,23 @@ class SymbolPath:
                 if os.path.isfile(path):
                     yield path
 
-    def _identities(self, path: str) -> set[str]:
+    def _identities(self, path: str, mappings: dict[str, proguard.Identity]) -> set[str]:
         try:
             with open(path, "rb") as file:
                 head = file.read(4096)
                 kind = sniff(head)
+                if head[:4] == b"PK\3\4" and path not in self.packages:
+                    self.packages.append(path)
                 if kind == "elf":
                     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
                         identity = elf.identify(view)
                     # Without a build id a file has the one that Breakpad makes from its code.
                     if identity.debug_id is not None:
                         return {i for i in (str(identity.debug_id), identity.code_id or "") if i}
+                if kind == "proguard":
+                    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                        mappings[path] = proguard.identify(data)
+                    return {mappings[path].debug_id}
             if kind == "breakpad":
                 return {str(breakpad.identify(head).debug_id or "")} - {""}
             if kind is None:
@@ -146,7 +209,7 @@ def unmatched(
     known = {i for m in modules for i in (m.debug_id, m.code_id and normalize_code_id(m.code_id)) if i}
     found = []
     for source in paths:
-        if not isinstance(source, SymbolPath) or not os.path.isfile(source.path):
+        if not isinstance(source, SymbolPath) or not os.path.isfile(source.path) or source.mappings():
             continue
         ids = source.identities()
         if not ids or known & ids or any(source.path in (d.message or "") for d in said):
@@ -226,6 +289,11 @@ class _Search:
                 self.look(path)
         if self.module.debug_id is not None and not _complete(self.found):
             self.found.extend(self.store.imported(self.module.debug_id))
+        if self.module.contents is not None and not _complete(self.found):
+            try:
+                self.look(self.store.keep(self.module.contents))
+            except OSError as e:
+                self.problems.append(f"the symbol store can't be written to: {e}")
 
     def fetched(self, answer: Answer) -> None:
         for path in answer.files:
@@ -269,7 +337,12 @@ def _complete(found: Iterable[TableFile]) -> bool:
 
 
 def matches(module: Module, debug_id: str | None, code_id: str | None) -> bool:
-    """Say whether an object with these ids is the module's build."""
+    """Say whether an object with these ids is the module's build.
+
+    A report that gives offsets in files, and no ids, leaves the file's name: whoever named the symbols knows.
+    """
+    if module.relative and module.debug_id is None and module.code_id is None:
+        return True
     if module.debug_id is not None and debug_id is not None:
         return module.debug_id == debug_id
     return module.code_id is not None and code_id is not None and module.code_id.lower() == code_id

@@ -6,6 +6,7 @@
     by-id/v1/c0/C0BCC3F1...0/<content>.0.table  its tables, one for each object in it
     derived/v1/ab/<key>.json, <key>.0.table     the same of a file named with --symbols
     remote/...                                  debug files fetched from remote sources (remote.py)
+    remote/reports/<content>                    images that crash reports brought along
     index-1.1.sqlite                            what is where (index.py), made from the manifests
     tmp/                                        spooled archive members and the like
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import tempfile
 import threading
 import time
@@ -218,6 +220,19 @@ class SymbolStore:
             self.tables_of(source)
             found = self._opened(table)
         return found
+
+    def keep(self, contents: bytes) -> str:
+        """Return the path of a file with these bytes, which a report brought along. Raises OSError.
+
+        It stays in the store, like what was fetched, and is found by its content only: nobody vouches for its id.
+        """
+        path = self.root / "remote" / "reports" / hashlib.blake2b(contents, digest_size=16).hexdigest()
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written = self.temporary / f"report-{secrets.token_hex(8)}"
+            written.write_bytes(contents)
+            os.replace(written, path)
+        return str(path)
 
     def _whole(self, table: str) -> bool:
         """Say whether a table can be opened by others too: what is open here may have been removed since."""

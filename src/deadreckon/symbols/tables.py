@@ -32,6 +32,7 @@ from deadreckon.objects import (
     pdb_code,
     pe_code,
     pe_unwind,
+    proguard,
     symcache,
 )
 from deadreckon.objects.rulemerge import merge
@@ -55,6 +56,8 @@ def identify(path: str) -> list[dict[str, Any]]:
 
     Raises SymbolError where symbolic can't open it.
     """
+    if _is_mapping(path):
+        return [_mapping_info(path)[0]]
     return [_info(obj) for obj in _objects(path)]
 
 
@@ -64,6 +67,8 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
     Returns what ``identify`` does plus ``table`` (file name), ``has_lines``, ``ranges``, ``rows`` and ``problems``
     (one message for each thing that was lost). Raises SymbolError where the file can't be opened.
     """
+    if _is_mapping(path):
+        return [_mapping_table(path, f"{output}.0")]
     results = []
     for number, obj in enumerate(_objects(path)):
         info = _info(obj)
@@ -83,14 +88,38 @@ def _objects(path: str) -> list[Any]:
     import symbolic  # noqa: PLC0415
 
     try:
-        with open(path, "rb") as file:
-            kind = objects.sniff(file.read(4096))
-        found = None if kind == "proguard" else list(symbolic.Archive.open(path).iter_objects())
+        return list(symbolic.Archive.open(path).iter_objects())
     except Exception as e:
         raise SymbolError(f"{path}: {e}") from e
-    if found is None:
-        raise SymbolError(f"{path}: a ProGuard or R8 mapping, which names Java methods and no addresses")
-    return found
+
+
+def _is_mapping(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return objects.sniff(file.read(4096)) == "proguard"
+    except OSError:
+        return False  # Whoever opens it says why.
+
+
+def _mapping_info(path: str) -> tuple[dict[str, Any], proguard.Mapping]:
+    data = Path(path).read_bytes()
+    identity, mapping = proguard.identify(data), proguard.Mapping(data)
+    code_id = normalize_code_id(identity.map_ids[0]) if identity.map_ids else None
+    info = {"debug_id": identity.debug_id, "code_id": code_id, "arch": str(Arch.UNKNOWN)}
+    return {**info, "format": "proguard", "kind": "mapping"}, mapping
+
+
+def _mapping_table(path: str, output: str) -> dict[str, Any]:
+    """Write a mapping as it is: the text takes the place of a table's strings; its classes count as ranges."""
+    info, mapping = _mapping_info(path)
+    info |= {"has_lines": mapping.has_lines(), "ranges": len(mapping), "rows": 0, "problems": []}
+    if not len(mapping):
+        info["problems"] = ["the mapping has no class"]
+    sym = SymTable.empty()
+    sym.strings = np.fromfile(path, np.uint8)
+    table = Path(f"{output}.table")
+    write_table(table, sym, RuleTable.empty(), info)
+    return {**info, "table": table.name}
 
 
 def _info(obj: Any) -> dict[str, Any]:

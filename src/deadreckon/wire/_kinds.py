@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deadreckon.wire.snapshot import is_snapshot
+
 if TYPE_CHECKING:
     import mmap
 
@@ -72,7 +74,7 @@ def sniff(head: bytes | bytearray | memoryview | mmap.mmap) -> str | None:
     iso, lha, rar.
     """
     start = bytes(head[:512])
-    if start.startswith(_CONTENT):
+    if start.startswith(_CONTENT) or is_snapshot(start):
         return None
     for offset, magic, kind in MAGIC:
         if head[offset : offset + len(magic)] == magic and _plausible(kind, start):

@@ -17,7 +17,8 @@ from deadreckon.model.crash import RawCrash, RawException
 from deadreckon.reports.elfcore.core import Core
 from deadreckon.reports.elfcore.modules import process_images
 from deadreckon.reports.elfcore.notes import Notes, read_notes
-from deadreckon.reports.reasons import DUMP_REQUESTED, SIGNALS, Reason, signal_reason
+from deadreckon.reports.reasons.linux import signal_name, signal_reason
+from deadreckon.reports.reasons.reason import DUMP_REQUESTED, Reason
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -50,7 +51,6 @@ def read(data: bytes | memoryview | mmap, limits: ReportLimits) -> RawCrash:
         pid=notes.pid,
         threads=notes.threads,
         memory=core.memory(),
-        regions=core.regions(),
         address_mask=notes.address_mask,
         diagnostics=core.diagnostics,
     )
@@ -93,11 +93,15 @@ def _stopped(notes: Notes, crash: RawCrash) -> None:
         info = None  # Left over from an earlier signal.
     number = signal if info is None else info.signo
     if info is None:
-        why = Reason(SIGNALS.get(number, f"{number:#010x}"))
+        why = Reason(signal_name(number))
     elif info.code == 0:
-        why = Reason(SIGNALS.get(number, f"{number:#010x}"), "SI_USER")  # The union holds who sent it.
+        why = Reason(signal_name(number), "SI_USER")  # The union holds who sent it.
     else:
         why = signal_reason(number, info.code & 0xFFFF_FFFF, info.address)
     thread = notes.threads[index]
     thread.crashed = True
-    crash.exceptions.append(RawException(why.type, why.value, number, why.address, "elfcore", thread.id))
+    crash.exceptions.append(
+        RawException(
+            why.type, why.value, number, why.address, "elfcore", thread.id, access=why.access, address_hidden=why.hidden
+        )
+    )

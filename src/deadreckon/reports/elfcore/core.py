@@ -227,13 +227,25 @@ class Core:
         buffer = np.frombuffer(self.view, np.uint8)
         return MemoryMap(start, start + held[kept], offset[kept].astype(np.int64), buffer)
 
-    def regions(self) -> Regions | None:
-        """Return the mappings with their access; None where no segment says that it holds code."""
+    def regions(self, others: list[tuple[int, int, int]]) -> Regions | None:
+        """Return the mappings with their access; None where none of them is said to hold code.
+
+        ``others`` are (start, end, flags) of mappings without a segment.
+        """
         flags = self.loads["p_flags"].astype(np.uint8)
+        if others:
+            more = np.array(others, np.uint64).T
+            start, end = np.concatenate([self.start, more[0]]), np.concatenate([self.end, more[1]])
+            flags = np.concatenate([flags, more[2].astype(np.uint8)])
+            order = np.argsort(start, kind="stable")
+            start, end, flags = start[order], end[order], flags[order]
+            end[:-1] = np.minimum(end[:-1], start[1:])
+        else:
+            start, end = self.start, self.end
         if not (flags & PF_X).any():
             return None
         access = (flags & PF_R) >> 2 | flags & PF_W | (flags & PF_X) << 2
-        return Regions(self.start, self.end, access.astype(np.uint8))
+        return Regions(start, end, access.astype(np.uint8))
 
     def attempt(self, what: str, read: Callable[[], None]) -> None:
         """Run one note's reader; what it raises becomes a diagnostic, and the rest goes on."""

@@ -6,7 +6,8 @@ Sources: gABI chapter 5 "Program Loading and Dynamic Linking"; ``link.h`` (``r_d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import attrgetter
 from struct import Struct
@@ -38,6 +39,8 @@ _MAX_PATH = 4096
 _MAX_SEARCH = 64 << 20
 """Bytes looked through for ``r_debug`` where the core lacks the program's headers."""
 _MAX_CANDIDATES = 256
+_MAX_VDSO = 1 << 16
+"""Bytes; the largest there is, that of x86_64, has two pages."""
 _PAGE = 4096
 _WHOLE = 1 << 64
 _NHDR = Struct("<III")
@@ -56,6 +59,8 @@ class Image:
     build_id: bytes = b""
     kernel: str = ""
     """The kernel's version, in the vdso."""
+    loads: list[tuple[int, int, int]] = field(default_factory=list)
+    """Start, end and flags (PF_*) of the pages that hold each PT_LOAD."""
 
 
 @dataclass(slots=True)
@@ -81,6 +86,7 @@ def process_images(core: Core, notes: Notes, crash: RawCrash) -> None:
                 module.image_size = vdso.image_addr - module.image_addr
         found.append(vdso)
     crash.modules = _placed(core, found)
+    crash.regions = core.regions(reading.left_out())
     entry = notes.auxv.get(AT_ENTRY, 0)
     main = next((m for m in crash.modules if m.image_addr <= entry < m.end), None)
     name = main.code_file if main is not None else reading.text(notes.auxv.get(AT_EXECFN, 0))
@@ -119,6 +125,8 @@ class _Images:
         """Bytes of paths that may still be read: a list may name one text again and again."""
         self.notes_left = 4 * core.limits.max_modules
         """Notes that may still be read, of all images: their segments may be one and the same."""
+        self.loads: list[tuple[int, int, int]] = []
+        """PT_LOAD of all images of files, as ``Image`` has them."""
 
     # -- memory -------------------------------------------------------------------------------------------------------
 
@@ -166,24 +174,28 @@ class _Images:
             self.describe(found, self.program_headers(address + phoff, count), bias=None)
         return found
 
-    def program_headers(self, address: int, count: int) -> list[tuple[int, int, int]]:
-        """Read (type, address, size in memory) of an image's segments."""
+    def program_headers(self, address: int, count: int) -> list[tuple[int, int, int, int]]:
+        """Read (type, address, size in memory, flags) of an image's segments."""
         layout = _PHDR[self.wide]
         table = self.read(address, min(count, _MAX_SEGMENTS) * layout.size)
-        vaddr, memsz = (3, 6) if self.wide else (2, 5)
-        return [(row[0], row[vaddr], row[memsz]) for row in layout.iter_unpack(table)]
+        vaddr, memsz, flags = (3, 6, 1) if self.wide else (2, 5, 6)
+        return [(row[0], row[vaddr], row[memsz], row[flags]) for row in layout.iter_unpack(table)]
 
-    def describe(self, image: Image, headers: list[tuple[int, int, int]], bias: int | None) -> None:
+    def describe(self, image: Image, headers: list[tuple[int, int, int, int]], bias: int | None) -> None:
         """Fill in what program headers say; the first PT_LOAD is at the image's start where no ``bias`` is known."""
-        loads = [(vaddr, size) for kind, vaddr, size in headers if kind == PT_LOAD]
+        loads = sorted(
+            (vaddr & -_PAGE, vaddr + size + _PAGE - 1 & -_PAGE, flags)
+            for kind, vaddr, size, flags in headers
+            if kind == PT_LOAD
+        )
         if not loads:
             return
         if bias is None:
-            bias = image.start - (min(loads)[0] & -_PAGE)
-        image.start = bias + (min(loads)[0] & -_PAGE)
-        end = bias + max(vaddr + size for vaddr, size in loads)
-        image.end = min(end + _PAGE - 1 & -_PAGE, _WHOLE - 1)
-        for kind, vaddr, size in headers:
+            bias = image.start - loads[0][0]
+        image.loads = [(bias + start, bias + end, flags) for start, end, flags in loads]
+        image.start = bias + loads[0][0]
+        image.end = min(bias + max(end for _, end, _ in loads), _WHOLE - 1)
+        for kind, vaddr, size, _ in headers:
             if kind == PT_DYNAMIC:
                 image.dynamic = (bias + vaddr, min(size, _MAX_DYNAMIC))
             elif kind == PT_NOTE:
@@ -241,6 +253,7 @@ class _Images:
             for part in parts:
                 image = part.image
                 if image is not None:
+                    self.loads += image.loads
                     yield self.module(path, part.start, max(part.end, min(image.end, part.room)), image)
                 # A header of another kind of file is read, and none of ours: only what is missing may be an image.
                 elif not part.offset and not self.read(part.start, 1) and self.executable(part.start, part.end):
@@ -270,6 +283,20 @@ class _Images:
             if start < min(end, room):
                 yield self.module(name, start, min(end, room), image)
 
+    def left_out(self) -> list[tuple[int, int, int]]:
+        """Return (start, end, flags) of mapped files that the core has no segment for, as their images tell them.
+
+        The kernel lists what it leaves out as segments without content; gdb's gcore does not list it at all.
+        """
+        loads = sorted(self.loads)
+        starts = [start for start, _, _ in loads]
+        found = []
+        for row in self.notes.files:
+            i = bisect_right(starts, row.start) - 1
+            if self.segment(row.start) < 0 and i >= 0 and row.start < loads[i][1]:
+                found.append((row.start, row.end, loads[i][2]))
+        return found
+
     def extent(self, start: int, inside: int) -> int:
         """Return where an image without headers ends: it has ``inside`` in it, and its data last."""
         i = self.segment(start)
@@ -288,7 +315,7 @@ class _Images:
         # Linkers put the table right behind the header.
         start = table - self.core.ehdr_size
         headers = self.program_headers(table, self.notes.auxv.get(AT_PHNUM, 0)) if table else []
-        own = next((vaddr for kind, vaddr, _ in headers if kind == PT_PHDR), None)
+        own = next((vaddr for kind, vaddr, _, _ in headers if kind == PT_PHDR), None)
         if own is None and (start <= 0 or start % _PAGE):
             return None
         found = Image(start)
@@ -348,4 +375,6 @@ class _Images:
             i = self.segment(start)
             end = max(image.end, int(self.core.end[i]))
             self.crash.os_version = image.kernel or None
-            yield self.module(_VDSO.get(self.crash.arch, "linux-vdso.so.1"), start, end, image)
+            module = self.module(_VDSO.get(self.crash.arch, "linux-vdso.so.1"), start, end, image)
+            module.contents = self.read(start, min(end - start, _MAX_VDSO)) or None
+            yield module

@@ -15,6 +15,7 @@ import numpy as np
 
 from deadreckon.errors import Malformed
 from deadreckon.model.crash import RawThread
+from deadreckon.model.ids import Arch
 from deadreckon.model.registers import WIDTH, Registers
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ __all__ = ["MappedFile", "Notes", "SigInfo", "read_notes"]
 _CURSIG = Struct("<12xh")
 _SIGINFO = {False: Struct("<iiiI"), True: Struct("<iii4xQ")}
 _MAX_AUXV = 4096
+_CPSR = 16
+"""Word of ARM's ``elf_gregset_t`` with the status register, whose bit 5 says that the code is Thumb."""
 _MAX_FILES_PER_MODULE = 16
 
 
@@ -104,6 +107,9 @@ def _prstatus(core: Core, note: Note, found: Notes) -> None:
     row = np.zeros(WIDTH, np.uint64)
     row[:count] = values[list(layout.registers)]
     thread.registers = Registers(layout.arch, row, (1 << count) - 1)
+    if layout.arch is Arch.ARM and len(note.desc) >= layout.pr_reg + (_CPSR + 1) * layout.arch.word_size:
+        at = layout.pr_reg + _CPSR * layout.arch.word_size
+        thread.registers.others["cpsr"] = int.from_bytes(note.desc[at : at + 4], "little")
 
 
 def _siginfo(core: Core, note: Note, found: Notes) -> None:

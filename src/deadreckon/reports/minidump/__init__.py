@@ -117,7 +117,16 @@ def _threads(reading: Reading) -> None:
         )
         crashed = why.type != DUMP_REQUESTED
         crash.exceptions.append(
-            RawException(why.type, why.value, exception.code, why.address, "minidump", exception.thread_id)
+            RawException(
+                why.type,
+                why.value,
+                exception.code,
+                why.address,
+                "minidump",
+                exception.thread_id,
+                access=why.access,
+                address_hidden=why.hidden,
+            )
         )
     elif stopped is not None:
         crash.exceptions.append(RawException(DUMP_REQUESTED, mechanism="minidump", thread_id=stopped))

@@ -30,6 +30,8 @@ class Context(NamedTuple):
     cpu: int
     """The bits of ContextFlags that name the CPU; one of them must be set."""
     registers: tuple[int, ...]
+    cpsr: int = -1
+    """Where ARM's status register is, whose bit 5 says that the code is Thumb."""
 
     @property
     def needed(self) -> int:
@@ -51,7 +53,7 @@ CONTEXTS = (
     # bytes, 64-bit flags). What follows the flags differs (cpsr moved), x0-x28, fp, lr, sp and pc do not.
     Context(Arch.ARM64, 796, flags=0, cpu=0x80400000, registers=tuple(range(8, 272, 8))),
     # 0x40000000 is Breakpad's MD_CONTEXT_ARM, 0x200000 Microsoft's; r0-r15 stand in the same place.
-    Context(Arch.ARM, 368, flags=0, cpu=0x40200000, registers=tuple(range(4, 68, 4))),
+    Context(Arch.ARM, 368, flags=0, cpu=0x40200000, registers=tuple(range(4, 68, 4)), cpsr=68),
 )
 
 
@@ -97,6 +99,9 @@ def read_contexts(
             named &= flags & ~np.uint32(context.cpu | 0xFFFF) == 0
         for i, row, known in zip(fit, rows, named.tolist(), strict=True):
             if known:
-                found[i] = Registers(context.arch, row, valid)
+                found[i] = registers = Registers(context.arch, row, valid)
+                at = locations[i][1] + context.cpsr
+                if context.cpsr >= 0 and locations[i][0] >= context.cpsr + 4 and at + 4 <= len(buffer):
+                    registers.others["cpsr"] = int.from_bytes(buffer[at : at + 4].tobytes(), "little")
         pending = [i for i in pending if found[i] is None]
     return found

@@ -1,0 +1,146 @@
+"""What the command line understands. Imports nothing but argparse, so that ``--help`` is there in a blink."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["parser"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; what it yields has the command's name as ``command``."""
+    from deadreckon import __version__  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(
+        prog="deadreckon", description="Tells where a program died: function, file and line from a crash report."
+    )
+    parser.add_argument("--version", action="version", version=f"deadreckon {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, among: Any = commands) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = among.add_parser(name, help=text, description=text)
+        if among is commands:
+            added.set_defaults(command=name)
+        return added
+
+    def store(added: argparse.ArgumentParser) -> None:
+        added.add_argument(
+            "--store", metavar="DIR", help="symbol store (default: $DEADRECKON_STORE, else the user's cache)"
+        )
+        added.add_argument("--config", metavar="FILE", help="settings, as TOML")
+
+    added = command("process", "Turn crash reports into events, one JSON line each.")
+    added.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="crash file, archive or directory of them, or - for stdin"
+    )
+    added.add_argument(
+        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive, directory or URL"
+    )
+    added.add_argument(
+        "--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them"
+    )
+    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
+    added.add_argument("-o", "--output", metavar="PATH", help="write there instead of to standard output")
+    added.add_argument(
+        "--attr", action="append", default=[], metavar="K=V", type=_pair, help="add an attribute to every event"
+    )
+    added.add_argument("--kind", metavar="FORMAT", help="the inputs' format, where it must not be detected")
+    added.add_argument("--strict", action="store_true", help="exit 1 if any event is degraded")
+    added.add_argument("--explain", action="store_true", help="show how each frame was found")
+    added.add_argument(
+        "--explain-grouping", action="store_true", help="show which frames made the fingerprint, and why"
+    )
+    store(added)
+
+    added = command("lookup", "Print function, file and line for module-relative addresses.")
+    which = added.add_mutually_exclusive_group(required=True)
+    which.add_argument("--debug-file", metavar="FILE")
+    which.add_argument("--debug-id", metavar="ID", help="of a module imported into the store, in any spelling")
+    added.add_argument("addresses", nargs="*", metavar="ADDR", help="hex; without any, one a line from standard input")
+    added.add_argument("--format", choices=("json", "text"), default="text")
+    store(added)
+
+    added = command("symbols", "Import debug files into the store, say what is in it, keep it in order.")
+    actions = added.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = command("add", "Import debug files; those that are there already stay as they are.", actions)
+    added.add_argument("paths", nargs="+", metavar="PATH", help="debug file, directory or archive")
+    added.add_argument("--tag", action="append", default=[], metavar="K=V", type=_pair, help="kept with each file")
+    store(added)
+    added = command("list", "List what was imported, and what failed.", actions)
+    added.add_argument("--tag", action="append", default=[], metavar="K=V", type=_pair, help="only files with it")
+    added.add_argument("--failed", action="store_true", help="only files that could not be imported")
+    added.add_argument("--all", action="store_true", help="also what is there because of --symbols and sources")
+    added.add_argument("--format", choices=("json", "text"), default="text")
+    store(added)
+    added = command("show", "Show all that is known of one module.", actions)
+    added.add_argument("id", metavar="ID", help="debug id in any spelling, code id or build id")
+    added.add_argument("--format", choices=("json", "text"), default="text")
+    store(added)
+    added = command("check", "Say what is wrong with debug files, or with the store itself.", actions)
+    added.add_argument("paths", nargs="*", metavar="PATH", help="what might be imported; without any, the store")
+    added.add_argument("--repair", action="store_true", help="put the store in order")
+    store(added)
+    added = command("prune", "Keep the store below its limit, and clear up after killed processes.", actions)
+    added.add_argument("--older-than", metavar="DAYS", type=_days, help="remove what was not used for so long")
+    added.add_argument("--max-bytes", metavar="N", type=_count, help="instead of the setting symbols.store_max_bytes")
+    store(added)
+
+    added = command("submit", "Put a job into a job directory.")
+    added.add_argument("jobdir", metavar="JOBDIR")
+    added.add_argument("inputs", nargs="+", metavar="INPUT")
+    added.add_argument("--kind")
+    added.add_argument("--attr", action="append", default=[], metavar="K=V", type=_pair)
+    added.add_argument("--attach", action="append", default=[], metavar="PATH")
+    added.add_argument("--symbols", action="append", default=[], metavar="PATH", help="debug file for this job")
+
+    added = command("worker", "Process the jobs of a job directory.")
+    added.add_argument("jobdir", metavar="JOBDIR")
+    added.add_argument("--processes", type=_count, default=1, metavar="N")
+    added.add_argument("--once", action="store_true", help="stop when no job is left")
+    store(added)
+
+    added = command("jobs", "Show, retry or remove the jobs of a job directory.")
+    added.add_argument("action", choices=("status", "retry", "purge"))
+    added.add_argument("jobdir", metavar="JOBDIR")
+    added.add_argument("job", metavar="JOB", nargs="?", help="the one failed job to retry (default: all)")
+    added.add_argument(
+        "--older-than", metavar="DAYS", type=_days, default=7.0, help="purge jobs that ended before that (default: 7)"
+    )
+
+    added = command("snapshot", "Write a core, a minidump or a running process as a portable snapshot.")
+    added.add_argument("source", metavar="CORE|PID", help="core or minidump, or the number of a process")
+    added.add_argument("-o", "--output", metavar="F", required=True)
+    added.add_argument("--attach", action="append", default=[], metavar="PATH", help="file to travel along")
+    store(added)
+
+    command("demo", "Process the crash that comes with the package, then run a worker on it.")
+    added = command("doctor", "Say what is installed, what is missing and what degrades without it.")
+    store(added)
+    added = command("warm", "Compile every kernel now, so that the first crash need not wait.")
+    command("schema", "Print the JSON Schema of an event.")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"expected K=V, got {text!r}")
+    return key, value
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
+    return value
+
+
+def _days(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of days, got {text!r}")
+    return value

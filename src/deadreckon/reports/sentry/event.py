@@ -1,0 +1,273 @@
+"""A Sentry event, decoded, into a RawCrash.
+
+Specification: Sentry's "Event Payloads", with the spellings of before 2018 (``sentry.interfaces.Exception``), in which
+its own samples still are. ``stacks`` reads exceptions, threads and frames, ``images`` what was loaded. What the event
+has no field of its own for is in ``attributes``, under Sentry's name for it; Python's ``modules`` are ``packages``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from deadreckon.model.crash import RawCrash, RawThread
+from deadreckon.model.ids import Arch
+from deadreckon.reports import payload
+from deadreckon.reports.backtrace.fields import Reading
+from deadreckon.reports.payload import kept, mapping, members, seconds, sequence, text
+from deadreckon.reports.sentry.images import Images
+from deadreckon.reports.sentry.stacks import PLATFORMS, Stacks, values
+
+if TYPE_CHECKING:
+    from deadreckon.config import ReportLimits
+    from deadreckon.model.crash import RawException
+    from deadreckon.model.registers import Registers
+
+__all__ = ["crash_of"]
+
+_LEGACY = "sentry.interfaces."
+_LEGACY_NAMES = {"Message": "logentry", "Http": "request"}
+_KEPT = (
+    *("type", "logger", "server_name", "transaction", "transaction_info", "culprit", "dist", "contexts", "extra"),
+    *("breadcrumbs", "template", "errors", "checksum", "time_spent", "csp", "hpkp", "expectct", "expectstaple"),
+)
+_LEVELS = frozenset({"fatal", "error", "warning", "info", "debug"})
+_SDKS = {
+    "sentry.javascript": "javascript",
+    "sentry.python": "python",
+    "sentry.java": "java",
+    "sentry.native": "native",
+    "sentry.cocoa": "native",
+    "sentry.rust": "native",
+    "sentry-rust": "native",
+    "sentry-cocoa": "native",
+    "sentry.dotnet": "csharp",
+    "sentry.ruby": "ruby",
+    "sentry.php": "php",
+    "sentry.go": "go",
+    "sentry.dart": "dart",
+    "sentry.elixir": "elixir",
+}
+_LANGUAGES = {
+    ".js": "javascript",
+    ".mjs": "javascript",
+    ".jsx": "javascript",
+    ".ts": "javascript",
+    ".tsx": "javascript",
+    ".py": "python",
+    ".rb": "ruby",
+    ".php": "php",
+    ".java": "java",
+    ".kt": "java",
+    ".ex": "elixir",
+    ".cs": "csharp",
+    ".go": "go",
+}
+_PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[-+ 0#]*\d*(?:\.\d+)?[sdifrxg]|\{(\w*)\}|%%")
+
+
+def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCrash:
+    """Return what an event says; whatever is of no use in it costs itself only."""
+    event = _current_names(document)
+    reading = Reading(limits)
+    contexts = mapping(event.get("contexts"))
+    arch = _arch(event, contexts)
+    images = Images(reading, event.get("debug_meta"), arch)
+    told_platform = text(event.get("platform"), 64)
+    platform = _platform(told_platform, event)
+    stacks = Stacks(reading, images, told_platform if told_platform and told_platform != "other" else platform, arch)
+    exceptions = stacks.exceptions(event.get("exception"))
+    operating = mapping(contexts.get("os"))
+    transaction = event.get("type") == "transaction"
+    level = (text(event.get("level"), 16) or "").lower()
+    crash = RawCrash(
+        form,
+        platform=platform,
+        arch=arch,
+        os_name=_line(operating.get("name")),
+        os_version=_line(operating.get("version")),
+        os_build=_line(operating.get("build")),
+        timestamp=seconds(event.get("timestamp")),
+        event_id=payload.event_id(event.get("event_id")),
+        process_name=text(mapping(contexts.get("app")).get("app_name"), 1024),
+        exceptions=[e for e, _ in exceptions],
+        threads=stacks.threads(event.get("threads")),
+        modules=images.modules,
+        mappings=images.mappings,
+        level=_level(level) or ("info" if transaction else "error"),
+        release=text(event.get("release"), 256),
+        environment=text(event.get("environment"), 256),
+        tags=_tags(event.get("tags"), limits),
+        user=kept(members(event.get("user"))),
+        request=_request(event.get("request")),
+        grouping=_fingerprint(event.get("fingerprint")),
+        diagnostics=reading.diagnostics,
+    )
+    crash.message = _message(event, crash) or (text(event.get("transaction"), 4096) if transaction else None)
+    started = seconds(mapping(contexts.get("app")).get("app_start_time"))
+    if started is not None and crash.timestamp is not None and crash.timestamp >= started:
+        crash.uptime_s = crash.timestamp - started
+    _attributes(crash, event, told_platform)
+    if images.others:
+        crash.attributes["debug_meta"] = {"images": images.others}
+    _place_stacks(crash, exceptions, stacks.frames(event.get("stacktrace")), stacks.registers(event.get("stacktrace")))
+    return crash
+
+
+def _current_names(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an event's members under the names they have today."""
+    inner = document.get("event")
+    if type(inner) is dict and "issue_title" in document:  # An issue that is none of an error, around its event.
+        document = {"message": document["issue_title"], "fingerprint": document.get("fingerprint"), **inner}
+    if not any(name.startswith(_LEGACY) for name in document):
+        return document
+    found = {}
+    for name, value in document.items():
+        short = name[len(_LEGACY) :].rpartition(".")[2] if name.startswith(_LEGACY) else name
+        found[_LEGACY_NAMES.get(short, short.lower()) if short != name else name] = value
+    return found
+
+
+def _platform(told: str | None, event: dict[str, Any]) -> str:
+    """Return the platform: what is told, else by the SDK, else by addresses or the one suffix that all files have."""
+    if told and told != "other":
+        return PLATFORMS.get(told, told)
+    sdk = text(mapping(event.get("sdk")).get("name"), 256) or ""
+    for name, platform in _SDKS.items():
+        if sdk.startswith(name):
+            return platform
+    suffixes = set()
+    told_stacks = [event.get("stacktrace"), *(v.get("stacktrace") for v in values(event.get("exception")))]
+    for frame in (f for s in told_stacks for f in sequence(mapping(s).get("frames"))[:256] if type(f) is dict):
+        if frame.get("instruction_addr") is not None:
+            return "native"
+        file = text(frame.get("filename") or frame.get("abs_path"), 4096)
+        if file and file[:1] not in "<[":
+            suffixes.add(_LANGUAGES.get("." + payload.base_name(file.partition("?")[0]).rpartition(".")[2]))
+    return suffixes.pop() or "other" if len(suffixes) == 1 else "other"
+
+
+def _arch(event: dict[str, Any], contexts: dict[str, Any]) -> Arch:
+    """Return the architecture: the device's, else the one that all images tell."""
+    device = Arch.parse(text(mapping(contexts.get("device")).get("arch"), 64) or "")
+    if device is not Arch.UNKNOWN:
+        return device
+    images = sequence(mapping(event.get("debug_meta")).get("images"))[:1024]
+    found = {Arch.parse(text(i.get("arch"), 64) or "") for i in images if type(i) is dict} - {Arch.UNKNOWN}
+    return found.pop() if len(found) == 1 else Arch.UNKNOWN
+
+
+def _level(told: str) -> str | None:
+    return told if told in _LEVELS else {"warn": "warning", "critical": "fatal", "log": "info"}.get(told)
+
+
+def _line(value: Any) -> str | None:
+    told = text(value, 1024)
+    return (told.strip() or None) if told else None
+
+
+def _tags(told: Any, limits: ReportLimits) -> dict[str, str]:
+    found = members(told)
+    tags = {name: spelled for name, value in found.items() if (spelled := text(value, 4096)) is not None}
+    return dict(list(tags.items())[: limits.max_annotations]) if len(tags) > limits.max_annotations else tags
+
+
+def _fingerprint(told: Any) -> list[str] | None:
+    """Return the parts of the client's fingerprint; ``{{ default }}`` alone says that it has none."""
+    parts = [spelled for part in sequence(told)[:64] if (spelled := text(part, 1024))]
+    return None if not parts or [p.strip("{} ") for p in parts] == ["default"] else parts
+
+
+def _request(told: Any) -> dict[str, Any]:
+    found: dict[str, Any] = kept(members(told))
+    for name in ("headers", "cookies", "env"):
+        if type(found.get(name)) is list:
+            found[name] = members(found[name])
+    return found
+
+
+def _message(event: dict[str, Any], crash: RawCrash) -> str | None:
+    """Return the message as people read it; the one with its places for parameters stays in the attributes."""
+    entry = event.get("logentry") if event.get("logentry") is not None else event.get("message")
+    if type(entry) is not dict:
+        return text(entry)
+    template = text(entry.get("message"))
+    params = entry.get("params")
+    if params:
+        crash.attributes["logentry"] = {"message": template, "params": kept(params)}
+    formatted = text(entry.get("formatted")) if type(entry.get("formatted")) is str else None
+    return formatted or (_formatted(template, params) if template else text(event.get("message")))
+
+
+def _formatted(template: str, params: Any) -> str:
+    """Put parameters in their places, as Python's ``%`` and ``{}`` have them; what has no parameter stays."""
+    by_name = params if type(params) is dict else {}
+    in_order = list(params) if type(params) is list else []
+    if not by_name and not in_order:
+        return template
+    position = 0
+
+    def put(match: re.Match[str]) -> str:
+        nonlocal position
+        if match[0] == "%%":
+            return "%"
+        name = match[1] or match[2]
+        if name:
+            told = by_name.get(name, in_order[int(name)] if name.isdecimal() and int(name[:9]) < len(in_order) else None)
+        else:
+            told = in_order[position] if position < len(in_order) else None
+            position += 1
+        spelled = text(told, 4096)
+        return match[0] if spelled is None else spelled
+
+    return _PLACEHOLDER.sub(put, template)[:65_536]
+
+
+def _attributes(crash: RawCrash, event: dict[str, Any], told_platform: str | None) -> None:
+    attributes = crash.attributes
+    for name in _KEPT:
+        value = event.get(name)
+        if value is not None and value != "" and value != {} and value != []:
+            attributes[name] = kept(value)
+    trail = attributes.get("breadcrumbs")
+    if type(trail) is dict:
+        attributes["breadcrumbs"] = trail.get("values") or []
+    if sdk := mapping(event.get("sdk")):
+        attributes["sdk"] = {k: kept(sdk[k]) for k in ("name", "version", "integrations", "packages") if sdk.get(k)}
+    if packages := mapping(event.get("modules")):
+        attributes["packages"] = kept(packages)
+    if told_platform and told_platform != crash.platform:
+        attributes["platform"] = told_platform
+
+
+def _place_stacks(
+    crash: RawCrash,
+    exceptions: list[tuple[RawException, Registers | None]],
+    loose: Any,
+    registers: Registers | None,
+) -> None:
+    """Give each stack its place: of a managed language the exception's, of a native crash the crashed thread's."""
+    if loose:
+        if len(crash.exceptions) == 1 and not crash.exceptions[0].frames:
+            crash.exceptions[0].frames = loose
+            exceptions = [(crash.exceptions[0], registers)]
+        else:
+            crash.threads.insert(0, RawThread(0, registers=registers, frames=loose))
+    if crash.platform != "native":
+        return
+    # What was thrown last is what ended the program.
+    told = next(((e, r) for e, r in exceptions if e.frames), None)
+    if told is None:
+        return
+    exception, its_registers = told
+    number = exception.thread_id
+    thread = next((t for t in crash.threads if number is not None and t.id == number), None)
+    thread = thread or next((t for t in crash.threads if t.crashed), None)
+    if thread is None:
+        thread = RawThread(number if number is not None else 0, crashed=crash.level == "fatal" or not crash.threads)
+        crash.threads.insert(0, thread)
+    addresses = [f.instruction_addr for f in exception.frames or ()]
+    if not thread.frames or [f.instruction_addr for f in thread.frames] == addresses:
+        thread.frames, exception.frames = exception.frames, None
+        thread.registers = its_registers or thread.registers
+    exception.thread_id = thread.id

@@ -1,0 +1,213 @@
+"""Stacks, threads and exceptions of a Sentry event.
+
+Specification: Sentry's "Stack Trace Interface", "Exception Interface" and "Threads Interface". Frames are listed from
+the caller to the callee, exceptions from the root cause to what was thrown last; here both are the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from deadreckon.model.crash import RawException, RawFrame, RawThread
+from deadreckon.model.event import Frame
+from deadreckon.model.ids import Arch
+from deadreckon.model.registers import REGISTER_SETS, Registers
+from deadreckon.reports import payload
+from deadreckon.reports.payload import address, base_name, kept, lines, mapping, members, sequence, text
+
+if TYPE_CHECKING:
+    from deadreckon.reports.backtrace.fields import Reading
+    from deadreckon.reports.sentry.images import Images
+
+__all__ = ["NATIVE", "PLATFORMS", "Stacks", "values"]
+
+NATIVE = frozenset({"native", "c", "cocoa", "objc", "swift"})
+PLATFORMS = dict.fromkeys(NATIVE, "native") | {"node": "javascript"}
+"""Sentry's names for platforms, where ours are others."""
+
+_CRASH_SIGNALS = frozenset({4, 5, 6, 7, 8, 10, 11, 12})
+"""SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, and SIGBUS and SIGSYS as Linux and macOS number them."""
+_MANAGED_ADDRESS = re.compile(r"0[xX]0*")
+_NO_FUNCTION = payload.NAMELESS
+
+
+def values(told: Any) -> list[dict[str, Any]]:
+    """Return the members of an interface: an object with ``values``, a list, or a single one; null ones left out."""
+    found = told.get("values", [told]) if type(told) is dict else told
+    return [v for v in found if type(v) is dict] if type(found) is list else []
+
+
+class Stacks:
+    """Reads threads, exceptions and their frames."""
+
+    def __init__(self, reading: Reading, images: Images, platform: str | None, arch: Arch) -> None:
+        self._reading = reading
+        self._images = images
+        self._platform = platform
+        self._arch = arch
+        self.budget = payload.Budget()
+
+    def exceptions(self, told: Any) -> list[tuple[RawException, Registers | None]]:
+        """Return the exceptions, the root cause last, each with the registers of its stack."""
+        listed = values(told)
+        if len(listed) > payload.MAX_EXCEPTIONS:
+            self._reading.problem("limit_exceeded", "exception", f"{len(listed)} of them")
+            listed = listed[-payload.MAX_EXCEPTIONS :]
+        return [self._exception(value) for value in reversed(listed) if any(v is not None for v in value.values())]
+
+    def threads(self, told: Any) -> list[RawThread]:
+        """Return the threads in their order."""
+        listed = values(told)
+        limit = self._reading.limits.max_threads
+        if len(listed) > limit:
+            self._reading.problem("limit_exceeded", "threads", f"{len(listed)} of them, the limit is {limit}")
+        found = []
+        for number, value in enumerate(listed[:limit]):
+            known = thread_id(value.get("id"))
+            thread = RawThread(number if known is None else known, text(value.get("name"), 1024))
+            thread.crashed = value.get("crashed") is True
+            stack = value.get("stacktrace")
+            thread.frames = self.frames(stack) or []
+            thread.registers = self.registers(stack)
+            found.append(thread)
+        return found
+
+    def frames(self, stacktrace: Any, signal: int | None = None) -> list[RawFrame] | None:
+        """Return a stack, innermost frame first; None for none. ``signal`` is what ended the program, if one did."""
+        told = stacktrace if type(stacktrace) is dict else {"frames": stacktrace}
+        listed = [f for f in sequence(told.get("frames")) if type(f) is dict and f]
+        if not listed:
+            return None
+        dropped = self.budget.dropped
+        listed = self.budget.take(listed)
+        if self.budget.dropped > dropped:
+            self._reading.problem("frame_limit", "stacktrace", f"the outermost {self.budget.dropped - dropped} frames")
+        listed.reverse()
+        frame = self._frame
+        found = [frame(raw) for raw in listed]
+        adjustment = told.get("instruction_addr_adjustment")
+        if adjustment == "none":
+            return found
+        for raw in found[1:]:
+            raw.is_return_address = True
+        if found and (adjustment == "all" or (adjustment != "all_but_first" and self._interrupted(found[0], told, signal))):
+            found[0].is_return_address = True
+        return found
+
+    def registers(self, stacktrace: Any) -> Registers | None:
+        """Return the registers of a stack's innermost frame, where the architecture is known."""
+        known = REGISTER_SETS.get(self._arch)
+        told = mapping(mapping(stacktrace).get("registers"))
+        if known is None or not told:
+            return None
+        found = {name: address(v) for name, v in list(told.items())[: 2 * len(known.names)]}
+        read = Registers.from_mapping(self._arch, {n: v for n, v in found.items() if v is not None}, keep_others=True)
+        return read if read.valid else None
+
+    def _interrupted(self, innermost: RawFrame, told: dict[str, Any], signal: int | None) -> bool:
+        """Tell, of the default adjustment, whether the innermost address is one that a call returns to after all.
+
+        A signal interrupts at the program counter. A stack that begins somewhere else was walked by a call.
+        """
+        registers = mapping(told.get("registers"))
+        if signal not in _CRASH_SIGNALS or not registers:
+            return False
+        counter = next((address(registers[n]) for n in ("pc", "rip", "eip") if n in registers), None)
+        return counter is not None and counter != innermost.instruction_addr
+
+    def _exception(self, value: dict[str, Any]) -> tuple[RawException, Registers | None]:
+        mechanism = mapping(value.get("mechanism"))
+        meta = mapping(mechanism.get("meta"))
+        signal = mapping(meta.get("signal"))
+        number = address(signal.get("number"))
+        mach = mapping(meta.get("mach_exception"))
+        stack = value.get("stacktrace")
+        found = RawException(
+            text(value.get("type"), 4096),
+            text(value.get("value")) or "",
+            code=number if number is not None else address(mach.get("exception")),
+            address=address(mapping(mechanism.get("data")).get("relevant_address")),
+            mechanism=text(mechanism.get("type"), 256),
+            thread_id=thread_id(value.get("thread_id")),
+            frames=self.frames(stack, number),
+            module=text(value.get("module"), 4096),
+            details={k: kept(v) for k, v in mechanism.items() if v is not None and k != "type"},
+        )
+        return found, self.registers(stack)
+
+    def _frame(self, raw: dict[str, Any]) -> RawFrame:
+        get = raw.get
+        function = text(get("function"), 4096)
+        path = text(get("abs_path"), 4096)
+        filename = text(get("filename"), 4096)
+        platform = get("platform") or self._platform
+        platform = PLATFORMS.get(platform, platform) if type(platform) is str else None
+        native = platform == "native"
+        raw_function = text(get("raw_function") or get("symbol"), 4096)
+        if function in _NO_FUNCTION:
+            # Whoever groups as Sentry does has to see what stood there.
+            function, raw_function = None, raw_function if native else raw_function or function
+        in_app = get("in_app")
+        line, column = get("lineno"), get("colno")
+        context_line = get("context_line")
+        local = get("vars")
+        frame = Frame(
+            status="symbolicated" if function else "missing_symbol",
+            function=function,
+            raw_function=raw_function,
+            module=text(get("module"), 4096),
+            filename=filename or (base_name(path) if path else None),
+            abs_path=path or (filename if filename and ("/" in filename or "\\" in filename) else None),
+            lineno=line if type(line) is int and 0 < line < 1 << 31 else _position(line),
+            colno=column if type(column) is int and 0 < column < 1 << 31 else _position(column),
+            lang=None if native else platform,
+            context_line=context_line[:4096] if type(context_line) is str else None,
+            pre_context=lines(get("pre_context")),
+            post_context=lines(get("post_context")),
+            source_link=text(get("source_link"), 4096),
+            in_app=in_app if type(in_app) is bool else None,
+            locals=kept(local) if type(local) is dict else members(local) or None,
+        )
+        if (package := get("package")) is not None:
+            frame.package = text(package, 4096)
+        if self._images.source_map(path or filename):
+            frame.debug_id = self._images.source_map(path or filename)
+        return RawFrame(None, reported=frame) if get("instruction_addr") is None else self._native(raw, frame)
+
+    def _native(self, raw: dict[str, Any], frame: Frame) -> RawFrame:
+        """Add a frame's address. Of .NET, an address counts from the beginning of a function."""
+        mode = raw.get("addr_mode")
+        addr = address(raw.get("instruction_addr"))
+        symbol, image = address(raw.get("symbol_addr")), address(raw.get("image_addr"))
+        relative = type(mode) is str and mode.startswith("rel")
+        if relative and addr is not None and raw.get("function_id") is None:
+            assert isinstance(mode, str)
+            found = self._images.absolute(addr, mode)
+            if found is None:
+                self._reading.problem("malformed", "addr_mode", f"{mode[:64]!r} leads to no image")
+            addr = found
+        elif raw.get("function_id") is not None:
+            frame.origin = {name: kept(raw[name]) for name in ("function_id", "instruction_addr") if name in raw}
+            addr = None
+        if addr is None:
+            return RawFrame(None, reported=frame)
+        frame.status = "symbolicated" if frame.function else "missing"
+        if self._images.holding(addr) is None:
+            frame.symbol_addr = hex(symbol) if symbol and not relative else None
+            if image and image <= addr:
+                frame.image_addr, frame.rva = hex(image), hex(addr - image)
+        return RawFrame(addr, reported=frame)
+
+
+def _position(value: Any) -> int | None:
+    """Return a line or a column that is written as text."""
+    told = int(value) if type(value) is str and value.isascii() and value.isdecimal() and len(value) < 10 else 0
+    return told or None
+
+
+def thread_id(value: Any) -> int | None:
+    """Return a thread's id where it is a number."""
+    if type(value) is int:
+        return value if -(1 << 63) <= value < 1 << 64 else None
+    return address(value) if type(value) is str else None
