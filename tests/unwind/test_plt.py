@@ -43,6 +43,8 @@ def test_every_instruction_of_the_linkage_table(program: tuple[Arch, Path], tmp_
     with path.open("rb") as file:
         elf = ELFFile(file)
         plt, text = elf.get_section_by_name(".plt"), elf.get_section_by_name(".text")
+        assert plt is not None
+        assert text is not None
         begin, code, size = plt["sh_addr"], plt.data(), plt["sh_size"]
         text_begin, instructions = text["sh_addr"], text.data()
     # A return address behind some call in the program's own code.
