@@ -6,8 +6,8 @@ Each program is stopped twice: gdb's gcore writes a core while it runs; a little
 writes one where ``core_pattern`` lets it. Programs that are not installed are named and left out.
 
 A frame is its program counter, in a caller the return address; inlined functions have no frame of their own. The judge
-of a thread is eu-stack, or gdb where eu-stack reports an error. ``missing`` frames are the judge's alone, ``extra`` ones
-ours alone, and where both have one, but not the same, it is ``wrong``. Exit status 1: less than 99 % agree.
+of a thread is eu-stack, or gdb where eu-stack reports an error. ``missing`` frames are the judge's alone, ``extra``
+ones ours alone, and where both have one, but not the same, it is ``wrong``. Exit status 1: less than 99 % agree.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deadreckon import Config, Engine
 from deadreckon.config import ReportLimits
+from deadreckon.inputs import open_input
 from deadreckon.reports import elfcore
 
 if TYPE_CHECKING:
@@ -46,100 +47,97 @@ COUNTS = ("agree", "missing", "extra", "wrong")
 Stacks = dict[int, list[int]]
 """Program counters of each thread, innermost first, by the thread's number."""
 
+# -- programs ----------------------------------------------------------------------------------------------------------
+
 
 class Program(NamedTuple):
-    """A command that runs for a while; of ``stdin`` it reads a file, without one a pipe on which nothing comes."""
+    """A command that runs for a while; its standard input is a file, or a pipe on which nothing comes."""
 
     name: str
     arguments: tuple[str, ...] = ()
     stdin: str | None = None
 
 
-_NOISE, _LINES = "noise", ("lines1", "lines2")
-PROGRAMS = (
-    Program("bash", ("-c", "f() { (( $1 == 0 )) || f $(( $1 - 1 )); }; while :; do f 30; done")),
-    Program("bash", ("-c", "g() { read line; }; f() { g; }; f; echo $line")),
-    Program("bc", (), "sums"),
-    Program("cmake", ("-E", "sleep", "99")),
-    Program("curl", ("--silent", "http://localhost:{port}/")),
-    Program("find", ("/", "/", "/", "-name", "*.none")),
-    Program("gawk", ('BEGIN { while (1) { s = s "aa"; gsub(/a+/, "b", s); if (length(s) > 99) s = "" } }',)),
-    Program("gdb", ("-nx", "-q")),
-    Program("gdb", ("-nx", "-batch", "-ex", "python while True: gdb.execute('help all', to_string=True)")),
-    Program("git", ("diff", "--no-index", "--minimal", *_LINES)),
-    Program("git", ("pack-objects", "--stdout", "--all", "--threads=2", "--window=2000", "--depth=200"), "/dev/null"),
-    Program("guile", ("-c", "(define (f n) (if (< n 2) 1 (+ (f (- n 1)) (f (- n 2))))) (let loop () (f 25) (loop))")),
-    Program("gzip", ("-9c",), _NOISE),
-    Program("make", ("-f", "-"), "makefile"),
-    Program("lua5.4", ("-e", "while true do ('a'):rep(999):gsub('a+', function(s) return load('return 1')() end) end")),
-    Program("mawk", ('BEGIN { while (1) s = sprintf("%d%s", i++, substr(s, 1, 99)) }',)),
-    Program("node", ("-e", "setInterval(() => {}, 10000)")),
-    Program("openssl", ("speed", "-seconds", "9", "rsa4096")),
-    Program("openssl", ("speed", "-seconds", "9", "-evp", "aes-256-gcm")),
-    Program("perl", ("-e", "sub f { $_[0] < 2 || f($_[0] - 1) + f($_[0] - 2) } while (1) { f(9); @a = sort map { $_ * 7 } 1..99 }")),
-    Program("perl", ("-e", "sub f { $_[0] ? f($_[0] - 1) : select undef, undef, undef, 99 } f(20)")),
-    Program("python3", ("-c", "import json\nwhile True: sorted(json.loads(json.dumps([str(n) * 9 for n in range(999)])))")),
-    Program("perl", ("-MTime::HiRes", "-e", "1 while Time::HiRes::time()")),
-    Program("python3", ("-c", """
+SCRIPTS = {
+    "calls.sh": "f() { (( $1 == 0 )) || f $(( $1 - 1 )); }; while :; do f 30; done",
+    "waits.sh": "g() { read line; }; f() { g; }; f; echo $line",
+    "sums": "define f(n) { if (n < 2) return 1; return f(n - 1) + f(n - 2); }\nf(40)\n2 ^ 9 ^ 9\n",
+    "text.awk": 'BEGIN { while (1) { s = s "aa"; gsub(/a+/, "b", s); if (length(s) > 99) s = "" } }',
+    "calls.scm": "(define (f n) (if (< n 2) 1 (+ (f (- n 1)) (f (- n 2))))) (let loop () (f 25) (loop))",
+    "text.lua": "while true do ('a'):rep(999):gsub('a+', function(s) return load('return 1')() end) end",
+    "makefile": "all:\n\tsleep 99\n",
+    "sorts.pl": "sub f { $_[0] < 2 || f($_[0] - 1) + f($_[0] - 2) } while (1) { f(9); @a = sort map { $_ * 7 } 1..99 }",
+    "waits.pl": "sub f { $_[0] ? f($_[0] - 1) : select undef, undef, undef, 99 } f(20)",
+    "clock.pl": "use Time::HiRes; 1 while Time::HiRes::time()",
+    "encode.py": "import json\nwhile True: sorted(json.loads(json.dumps([str(n) * 9 for n in range(999)])))",
+    "threads.py": """
 import hashlib, queue, re, threading, time
 def count(n): return n and count(n - 1)
 def work():
     while True: hashlib.sha256(bytes(1 << 20)), count(50), re.match('(a|b)*c', 'ab' * 99)
 for f in work, work, queue.Queue().get, threading.Event().wait, lambda: time.sleep(99):
     threading.Thread(target=f).start()
-""")),
-    Program("ruby", ("-e", "2.times { Thread.new { sleep } }; loop { (1..999).map { |n| n.to_s * 9 }.sort_by { |s| s.hash } }")),
+""",
+    "sorts.rb": "2.times { Thread.new { sleep } }; loop { (1..999).map { |n| n.to_s * 9 }.sort_by { |s| s.hash } }",
+    "sums.sql": "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x % 7) FROM c;",
+    "calls.tcl": "proc f n { expr {$n < 2 ? 1 : [f [expr {$n - 1}]] + [f [expr {$n - 2}]]} }\nwhile 1 { f 18 }",
+}
+_LINES, _NOISE = ("lines1", "lines2"), "noise"
+PROGRAMS = (
+    Program("bash", ("calls.sh",)),
+    Program("bash", ("waits.sh",)),
+    Program("bc", (), "sums"),
+    Program("cmake", ("-E", "sleep", "99")),
+    Program("curl", ("--silent", "http://localhost:{port}/")),
+    Program("find", ("/", "/", "/", "-name", "*.none")),
+    Program("gawk", ("-f", "text.awk")),
+    Program("gdb", ("-nx", "-q")),
+    Program("gdb", ("-nx", "-batch", "-ex", "python while True: gdb.execute('help all', to_string=True)")),
+    Program("git", ("diff", "--no-index", "--minimal", *_LINES)),
+    Program("git", ("pack-objects", "--stdout", "--all", "--threads=2", "--window=2000", "--depth=200"), os.devnull),
+    Program("guile", ("calls.scm",)),
+    Program("gzip", ("-9c", *[_NOISE] * 4)),
+    Program("lua5.4", ("text.lua",)),
+    Program("make", ("-f", "makefile")),
+    Program("mawk", ("-f", "text.awk")),
+    Program("node", ("-e", "setInterval(() => {}, 10000)")),
+    Program("openssl", ("speed", "-seconds", "9", "rsa4096")),
+    Program("openssl", ("speed", "-seconds", "9", "-evp", "aes-256-gcm")),
+    Program("perl", ("sorts.pl",)),
+    Program("perl", ("waits.pl",)),
+    Program("perl", ("clock.pl",)),
+    Program("python3", ("encode.py",)),
+    Program("python3", ("threads.py",)),
+    Program("ruby", ("sorts.rb",)),
     Program("sort", ("--parallel=2", "--buffer-size=9M", *_LINES * 16)),
-    Program("sqlite3", (":memory:", "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT sum(x % 7) FROM c")),
+    Program("sqlite3", (":memory:",), "sums.sql"),
     Program("sqlite3", (":memory:",)),
     Program("ssh-keygen", ("-q", "-t", "rsa", "-b", "16384", "-N", "", "-f", "key")),
-    Program("tclsh", ("-",), "script.tcl"),
-    Program("tmux", ("-S", "tmux", "-f", "/dev/null", "-D")),
+    Program("tclsh", ("calls.tcl",)),
+    Program("tmux", ("-S", "tmux", "-f", os.devnull, "-D")),
     Program("vim", ("-es", "-u", "NONE", "-c", "while 1 | call sort(range(999)) | endwhile")),
     Program("xz", ("-T2", "-9c", "--block-size=4MiB"), _NOISE),
     Program("zstd", ("-T2", "-19", "-c"), _NOISE),
-)  # fmt: skip
-
-
-@dataclass(slots=True)
-class Row:
-    """What came of one core; times in seconds. ``differences`` has the threads whose stacks are not the judge's."""
-
-    program: str
-    core: str
-    threads: int = 0
-    frames: int = 0
-    agree: int = 0
-    missing: int = 0
-    extra: int = 0
-    wrong: int = 0
-    eu_stack: dict[str, int] = field(default_factory=dict)
-    gdb: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    differences: list[dict[str, Any]] = field(default_factory=list)
-
-
-# -- cores -------------------------------------------------------------------------------------------------------------
+)
+# Nobody can tell what is right in code that is generated without unwind information.
+_ENVIRONMENT = {"TERM": "dumb", "LC_ALL": "C", "GUILE_JIT_THRESHOLD": "-1"}
 
 
 def make_material(directory: Path, rng: random.Random) -> None:
     """Write the files that the programs read."""
-    (directory / _NOISE).write_bytes(rng.randbytes(48 << 20))
+    for name, text in SCRIPTS.items():
+        (directory / name).write_text(text)
     for name in _LINES:
         (directory / name).write_text("".join(f"{rng.randrange(5000)}\n" for _ in range(200_000)))
-    (directory / "sums").write_text("define f(n) { if (n < 2) return 1; return f(n - 1) + f(n - 2); }\nf(40)\n2 ^ 9 ^ 9\n")
-    (directory / "makefile").write_text("all:\n\tsleep 99\n")
-    (directory / "script.tcl").write_text(
-        "proc f n { expr {$n < 2 ? 1 : [f [expr {$n - 1}]] + [f [expr {$n - 2}]]} }\nwhile 1 { f 18; lsort {c b a} }\n"
-    )
     if shutil.which("git"):
-        text = [f"{rng.random()}\n" for _ in range(2000)]
+        lines = [f"{rng.random()}\n" for _ in range(2000)]
         for number in range(900):
-            text[rng.randrange(2000)] = f"{number}\n"
-            (directory / f"file{number}").write_text("".join(text))
+            lines[rng.randrange(2000)] = f"{number}\n"
+            (directory / f"file{number}").write_text("".join(lines))
         identity = ("-c", "user.name=a", "-c", "user.email=a@b")
         for command in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "a")):
             subprocess.run(["git", *command], cwd=directory, check=True, capture_output=True)
+    (directory / _NOISE).write_bytes(rng.randbytes(48 << 20))
 
 
 def make_cores(program: Program, directory: Path, port: int, rng: random.Random) -> Iterator[tuple[str, Path]]:
@@ -147,13 +145,12 @@ def make_cores(program: Program, directory: Path, port: int, rng: random.Random)
     path = shutil.which(program.name, path=os.defpath)
     if path is None:
         return
-    arguments = [argument.format(port=port) if "{port}" in argument else argument for argument in program.arguments]
-    environment = {**os.environ, "TERM": "dumb", "LC_ALL": "C", "GUILE_JIT_THRESHOLD": "-1"}
+    arguments = [argument.replace("{port}", str(port)) for argument in program.arguments]
     with ExitStack() as stack:
         stdin = subprocess.PIPE if program.stdin is None else stack.enter_context((directory / program.stdin).open())
         process = subprocess.Popen(
             [path, *arguments], cwd=directory, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
+            env={**os.environ, **_ENVIRONMENT}, start_new_session=True,
         )  # fmt: skip
         try:
             time.sleep(rng.uniform(0.5, 1.5))
@@ -174,20 +171,20 @@ def make_cores(program: Program, directory: Path, port: int, rng: random.Random)
             process.communicate()
 
 
-def images(core: Path) -> list[str]:
-    """Return the files that a core's process had mapped, as far as they are here; its program comes first."""
-    crash = elfcore.read(core.read_bytes(), ReportLimits())
-    entry = int(crash.attributes.get("entry_point", "0"), 16)
-    modules = sorted(crash.modules, key=lambda m: not m.image_addr <= entry < m.end)
-    return [m.code_file for m in modules if m.code_file and os.path.isfile(m.code_file)]
-
-
 # -- stacks ------------------------------------------------------------------------------------------------------------
 
 
-def eu_stack(core: Path, program: str) -> tuple[Stacks, set[int]]:
+def images(core: Path) -> list[str]:
+    """Return the files that a core's process had mapped, as far as they are here; its program comes first."""
+    crash = elfcore.read(open_input(core), ReportLimits())
+    entry = int(crash.attributes.get("entry_point", "0"), 16)
+    modules = sorted(crash.modules, key=lambda m: not m.image_addr <= entry < m.end)
+    return [m.code_file for m in modules if os.path.isfile(m.code_file)]
+
+
+def eu_stack(core: Path, program: str, *options: str) -> tuple[Stacks, set[int]]:
     """Return eu-stack's stacks, and the threads of whose stacks it says that an error ended them."""
-    command = ["eu-stack", "-q", "-n", "0", f"--core={core}", f"--executable={program}"]
+    command = ["eu-stack", "-n", "0", *options, f"--core={core}", f"--executable={program}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     stacks: Stacks = {}
     for line in done.stdout.splitlines():
@@ -241,9 +238,27 @@ def deadreckon(engine: Engine, core: Path, symbols: list[str]) -> Stacks:
 # -- comparison --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class Row:
+    """What came of one core. ``counts`` are to the judge and to each peer alone; times are in seconds."""
+
+    program: str
+    core: str
+    threads: int = 0
+    frames: int = 0
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    differences: list[dict[str, Any]] = field(default_factory=list)
+
+    def line(self) -> str:
+        """Return the row of the printed table."""
+        numbers = (self.threads, self.frames, *(self.counts["judge"][name] for name in COUNTS))
+        return f"{self.program:12}{self.core:8}" + "".join(f"{number:9}" for number in numbers)
+
+
 def compare(ours: list[int], theirs: list[int]) -> Counter[str]:
     """Count the frames of one thread that agree, and those that don't; COUNTS."""
-    counts: Counter[str] = Counter()
+    counts = Counter(dict.fromkeys(COUNTS, 0))
     for tag, i, j, k, m in SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():
         both = min(j - i, m - k)
         counts["agree" if tag == "equal" else "wrong"] += both
@@ -258,35 +273,32 @@ def examine(engine: Engine, row: Row, core: Path, debug: str) -> Row:
     if not files:
         raise SystemExit(f"{core}: none of its files is here")
     symbols = [debug, *files] if os.path.isdir(debug) else files
-    clock = [time.perf_counter()]
+    last = time.perf_counter()
 
     def timed(name: str) -> None:
-        clock.append(time.perf_counter())
-        row.seconds[name] = round(clock[-1] - clock[-2], 4)
+        nonlocal last
+        now = time.perf_counter()
+        row.seconds[name], last = round(now - last, 4), now
 
     deadreckon(engine, core, symbols)
     timed("deadreckon_first")  # It makes the tables.
     ours = deadreckon(engine, core, symbols)
     timed("deadreckon")
-    first, failed = eu_stack(core, files[0])
-    timed("eu_stack")
-    second = gdb(core, files[0])
+    by_eu_stack, failed = eu_stack(core, files[0], "-q")
+    timed("eu_stack_addresses")
+    eu_stack(core, files[0], "-i", "-s")
+    timed("eu_stack")  # Functions, files and lines, as ours.
+    by_gdb = gdb(core, files[0])
     timed("gdb")
-    total: dict[str, Counter[str]] = {name: Counter() for name in ("judge", "eu_stack", "gdb")}
-    for thread in sorted({*ours, *first, *second}):
-        stack = ours.get(thread, [])
-        by_gdb = thread in second and (thread in failed or thread not in first)
-        judges = {"judge": (second if by_gdb else first).get(thread, []), "eu_stack": first.get(thread, []), "gdb": second.get(thread, [])}
-        for name, theirs in judges.items():
-            total[name] += compare(stack, theirs)
-        row.threads += 1
-        row.frames += len(judges["judge"])
-        if stack != judges["judge"]:
-            shown = {name: [hex(pc) for pc in pcs] for name, pcs in (("ours", stack), *judges.items()) if name != "judge"}
-            row.differences.append({"thread": thread, "judge": "gdb" if by_gdb else "eu-stack", **shown})
-    for name in COUNTS:
-        setattr(row, name, total["judge"][name])
-    row.eu_stack, row.gdb = ({n: total[peer][n] for n in COUNTS} for peer in ("eu_stack", "gdb"))
+    judge = {**by_gdb, **{thread: stack for thread, stack in by_eu_stack.items() if thread not in failed}}
+    for name, theirs in (("judge", judge), ("eu_stack", by_eu_stack), ("gdb", by_gdb)):
+        threads = {*ours, *theirs}
+        row.counts[name] = sum((compare(ours.get(n, []), theirs.get(n, [])) for n in threads), Counter())
+    row.threads, row.frames = len(judge), sum(map(len, judge.values()))
+    for thread in sorted(n for n in {*ours, *judge} if ours.get(n) != judge.get(n)):
+        stacks = {"ours": ours, "eu_stack": by_eu_stack, "gdb": by_gdb}
+        shown = {name: [hex(pc) for pc in found.get(thread, [])] for name, found in stacks.items()}
+        row.differences.append({"thread": thread, "eu_stack_failed": thread in failed, **shown})
     return row
 
 
@@ -296,12 +308,11 @@ def cores(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[Row, Pat
         yield Row(core.name, "given"), core
     if options.cores:
         return
-    print(f"seed {options.seed}", file=sys.stderr)
     rng = random.Random(options.seed)  # noqa: S311
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    make_material(scratch, rng)
     with socket.create_server(("localhost", 0)) as server:
-        make_material(scratch, rng)
         for number, program in enumerate(PROGRAMS):
             if options.only and program.name not in options.only:
                 continue
@@ -318,25 +329,25 @@ def cores(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[Row, Pat
     resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
-def summary(rows: list[Row]) -> dict[str, Any]:
-    """Add up all cores; an agreement is the share of frames of both sides that are the same."""
-
-    def share(counts: Counter[str]) -> float:
-        return round(counts["agree"] / max(counts.total(), 1), 5)
-
-    peers = {name: sum((Counter(getattr(row, name)) for row in rows), Counter()) for name in ("eu_stack", "gdb")}
-    judged = Counter({name: sum(getattr(row, name) for row in rows) for name in COUNTS})
+def summary(rows: list[Row], seed: int) -> dict[str, Any]:
+    """Add up all cores; an agreement is the share of both sides' frames that are the same."""
+    counts = {name: sum((row.counts[name] for row in rows), Counter()) for name in rows[0].counts}
     times = {name: [row.seconds[name] for row in rows] for name in rows[0].seconds}
     return {
+        "question": "frames of real cores that are those of eu-stack (of gdb where it fails), and seconds a core",
+        "seed": seed,
         "cores": len(rows),
         "programs": len({row.program for row in rows}),
         "threads": sum(row.threads for row in rows),
         "frames": sum(row.frames for row in rows),
-        **{name: judged[name] for name in COUNTS},
-        "agreement": {"judge": share(judged), **{name: share(counts) for name, counts in peers.items()}},
-        "seconds_a_core": {name: round(statistics.mean(values), 4) for name, values in times.items()},
+        **{name: counts["judge"][name] for name in COUNTS},
+        "agreement": {name: round(found["agree"] / max(found.total(), 1), 5) for name, found in counts.items()},
+        "seconds_median": {name: round(statistics.median(found), 4) for name, found in times.items()},
+        "seconds_mean": {name: round(statistics.mean(found), 4) for name, found in times.items()},
         "ours_to": {
-            name: round(sum(times[name]) / sum(times["deadreckon"]), 1) for name in ("eu_stack", "gdb")
+            name: round(statistics.median(t / o for t, o in zip(found, times["deadreckon"], strict=True)), 1)
+            for name, found in times.items()
+            if not name.startswith("deadreckon")
         },
         "machine": {"python": platform.python_version(), "cpu": platform.machine(), "cores": os.cpu_count()},
     }
@@ -353,8 +364,7 @@ def main() -> int:
     parser.add_argument("--differences", action="store_true", help="show stacks that are not the judge's")
     parser.add_argument("--debug", default="/usr/lib/debug", metavar="DIR", help="where separate debug files are")
     options = parser.parse_args()
-    lacking = [tool for tool in ("eu-stack", "gdb", "gcore") if shutil.which(tool) is None]
-    if lacking:
+    if lacking := [tool for tool in ("eu-stack", "gdb", "gcore") if shutil.which(tool) is None]:
         print(f"skipped: {', '.join(lacking)} not installed")
         return 0
     os.environ.pop("DEBUGINFOD_URLS", None)
@@ -365,13 +375,13 @@ def main() -> int:
         for row, core in cores(options, Path(scratch)):
             rows.append(examine(engine, row, core, options.debug))
             if not options.json:
-                print(f"{row.program:12}{row.core:8}" + "".join(f"{getattr(row, n):9}" for n in ("threads", "frames", *COUNTS)), flush=True)
+                print(row.line(), flush=True)
                 if options.differences and row.differences:
                     print(json.dumps(row.differences, indent=1))
     if not rows:
         print("skipped: no core could be made")
         return 0
-    total = summary(rows)
+    total = summary(rows, options.seed)
     print(json.dumps({**total, "rows": [asdict(row) for row in rows]} if options.json else total, indent=2))
     return int(total["agreement"]["judge"] < REQUIRED)
 

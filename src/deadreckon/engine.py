@@ -416,7 +416,10 @@ class Engine:
         from deadreckon.symbolicate.native import ModuleSymbols  # noqa: PLC0415
 
         searched = tuple(p.path for p in paths)
-        keys = [(m.debug_id, m.code_id, m.debug_file, (m.code_file, m.file_offset, hash(m.contents)), *searched) for m in modules]
+        keys = [
+            (m.debug_id, m.code_id, m.debug_file, (m.code_file, m.file_offset, hash(m.contents)), *searched)
+            for m in modules
+        ]
         now = time.monotonic()
         with self._lock:
             known = {k: self._resolved[k] for k in keys if k in self._resolved and now < self._resolved[k].until}

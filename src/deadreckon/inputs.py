@@ -197,14 +197,16 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
     problems: list[Diagnostic] = []
     attachments: list[Attachment] = []
     found: list[tuple[bytes | Path, archive.Member, reports.ReportFormat]] = []
-    by_name: list[tuple[bytes | Path, archive.Member, reports.ReportFormat]] = []
+    lesser: list[tuple[bytes | Path, archive.Member, reports.ReportFormat]] = []
     directory = Path(scratch) / "symbols"
     held = 0
     for at, member in enumerate(archive.unpack(data, limits, name=name, spool_dir=scratch, problems=problems)):
         probe = reports.Probe(member.data, member.name)
         form, sort = reports.detect(probe), found
         if form is None and objects.sniff(probe.head) is None:
-            form, sort = reports.hinted(member.name), by_name
+            form, sort = reports.hinted(member.name), lesser
+        elif form is not None and form.log:
+            sort = lesser  # Beside a dump, a log is what the program wrote before it died.
         if form is not None:
             held += len(member.data)
             if held <= _IN_MEMORY:
@@ -218,8 +220,8 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
         else:
             attachments.append(Attachment(name=member.name, size=len(member.data)))
     if found:
-        attachments += [Attachment(name=member.name, size=_length(content)) for content, member, _ in by_name]
-    found = found or by_name
+        attachments += [Attachment(name=member.name, size=_length(content)) for content, member, _ in lesser]
+    found = found or lesser
     if not found:
         detail = "; ".join(f"{p.code}: {p.message}" for p in problems[:3])
         raise UnknownFormat("the archive holds no crash report" + (f" ({detail})" if detail else ""))

@@ -241,6 +241,29 @@ def test_gigabytes_are_mapped_and_not_read(tmp_path: Path) -> None:
     assert resident() - before < 32 << 20
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_gigabyte_passes_through_the_engine_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    core = Core()
+    core.thread(1, 11, rsp=0x10_0000 + (1 << 20))
+    core.load(0x10_0000, b"\x55" * 4096, size=1 << 30)
+    core.header[(64 + 56 + 32, "Q")] = 1 << 30  # p_filesz of the segment
+    path.write_bytes(core.finish())
+    os.truncate(path, path.stat().st_size + (1 << 30))
+    script = """
+import re, sys
+from deadreckon import Engine
+with Engine() as engine:
+    event = engine.process(sys.argv[1])
+print(event.status, len(event.threads), re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=True, capture_output=True, text=True)
+    status, threads, most = done.stdout.split()
+    assert (status, threads) == ("ok", "1")
+    assert int(most) < 300 << 10
+
+
 # -- live --------------------------------------------------------------------------------------------------------------
 
 

@@ -104,7 +104,7 @@ def test_a_program_at_a_fixed_address_is_not_guessed_at(fixtures: Path, engine: 
         f"    #0 0x401234  (/app/crashy+0x401234) (BuildId: {identity})\n"
     )
     event = engine.process(text.encode(), symbols=[str(fixtures / FOLDER / "crashy.debug")])
-    (frame,) = (event.threads or ())[0].frames or ()
+    (frame,) = (event.threads or [])[0].frames or []
     assert (frame.function, frame.rva, frame.package) == (None, "0x401234", "/app/crashy")
     assert event.modules == []
 

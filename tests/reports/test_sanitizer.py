@@ -1,14 +1,19 @@
 """Reports of AddressSanitizer and its family: type, address, access, stacks; in whatever log they stand."""
 
+# ruff: noqa: E501 - lines of logs are shown whole.
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
 from deadreckon.config import ReportLimits
 from deadreckon.errors import Malformed
-from deadreckon.model.crash import RawCrash
 from deadreckon.model.ids import Arch
 from deadreckon.reports import Probe, detect, read
+
+if TYPE_CHECKING:
+    from deadreckon.model.crash import RawCrash
 
 LIMITS = ReportLimits()
 
@@ -70,7 +75,9 @@ def dressed(text: str) -> dict[str, bytes]:
         "journal": "\n".join(f"2024-01-02T03:04:05+0000 host prog[77]: {line}" for line in lines).encode(),
         "compose": "\n".join(f"web-1  | {line}" for line in lines).encode(),
         "coloured": text.replace("==77==", "\x1b[1m\x1b[31m==77==").replace("\nREAD", "\x1b[0m\n\x1b[34mREAD").encode(),
-        "interleaved": "\n".join(line if i % 4 else f"{line}\n[12:00:00] INFO other" for i, line in enumerate(lines)).encode(),
+        "interleaved": "\n".join(
+            line if i % 4 else f"{line}\n[12:00:00] INFO other" for i, line in enumerate(lines)
+        ).encode(),
     }
 
 
@@ -122,7 +129,7 @@ def test_use_after_free(data: bytes) -> None:
         ("==1==ERROR: AddressSanitizer: negative-size-param: (size=-1)", "negative-size-param", "Negative-size-param", None),
         ("==1==ERROR: AddressSanitizer: strcpy-param-overlap: memory ranges [0x1,0x2) and [0x1, 0x3) overlap", "strcpy-param-overlap", "Strcpy-param-overlap", None),
         ("==1==ERROR: HWAddressSanitizer: tag-mismatch on address 0x0040 at pc 0x0076\nREAD of size 8 at 0x0040 tags: 0f/47 (ptr/mem) in thread T31", "tag-mismatch", "Tag-mismatch\nREAD 8", 0x40),
-        ("==1==ERROR: HWAddressSanitizer: allocation-tail-overwritten; heap object [0x0044,0x0052) of size 14", "allocation-tail-overwritten", "Allocation-tail-overwritten", None),
+        ("==1==ERROR: HWAddressSanitizer: allocation-tail-overwritten; heap object [0x0044,0x0052) of size 14", "allocation-tail-overwritten", "Allocation-tail-overwritten", 0x44),
         ("==1==WARNING: MemorySanitizer: use-of-uninitialized-value", "use-of-uninitialized-value", "Use-of-uninitialized-value", None),
         ("WARNING: ThreadSanitizer: data race (pid=9)\n  Write of size 4 at 0x7b04 by thread T11 (mutexes: write M1):", "data race", "Data race\nWRITE 4", 0x7B04),
         ("WARNING: ThreadSanitizer: lock-order-inversion (potential deadlock) (pid=9)", "lock-order-inversion", "Lock-order-inversion", None),
@@ -165,6 +172,31 @@ def test_modules_come_from_frames() -> None:
     assert crash.modules[1].debug_id == "489d3869-975a-db93-e873-f0ea2c93e02e"
 
 
+def test_a_macs_build_id_is_the_uuid() -> None:
+    identity = "cf89a44dabcf3d4a8f1b3a1f8b9d3a45" + "32000000200000000100000000000d00"
+    crash = only(
+        "==1==ERROR: AddressSanitizer: SEGV on unknown address 0x0 (pc 0x1 bp 0x2 sp 0x3 T0)\n"
+        f"    #0 0x100003f50 in f (app:arm64+0x100003f50) (BuildId: {identity})\n"
+        f"    #1 0x7ff800003f50 in g (libx.dylib:arm64+0x3f50) (BuildId: {identity})\n"
+    )
+    (module,) = crash.modules  # The first one's offset is its address.
+    assert (module.debug_id, module.code_id) == ("cf89a44d-abcf-3d4a-8f1b-3a1f8b9d3a45", identity[:32])
+    assert crash.arch is Arch.ARM64
+
+
+def test_recursion_is_not_inlining() -> None:
+    """Every call of a recursion returns to one address; an inlined call stands at its caller's."""
+    frames = "".join(f"    #{n} 0x4f8a1c in f(int) a.cc:3:5\n" for n in range(4)) + "    #4 0x4f8a1c in main a.cc:9:1\n"
+    crash = only(f"==1==ERROR: AddressSanitizer: stack-overflow on address 0x7ff (pc 0x4 bp 0x5 sp 0x6 T0)\n{frames}")
+    assert [f.reported.inline for f in crash.threads[0].frames or () if f.reported] == [False] * 3 + [True, False]
+
+
+def test_programs_that_go_on_did_not_die() -> None:
+    text = "a.cc:3:7: runtime error: division by zero\n    #0 0x12 in f a.cc:3:7\n"
+    assert only(text).level == "error"
+    assert only(f"{text}==1== ERROR: libFuzzer: deadly signal\n").level == "fatal"
+
+
 def test_modules_of_two_processes_are_not_mixed() -> None:
     """The second one's library claims addresses of the first one's; its frames keep names, and are not looked up."""
     crash = only(
@@ -198,11 +230,16 @@ def test_each_error_of_a_program_that_goes_on_is_a_crash() -> None:
 
 def test_a_report_without_a_stack_names_its_place() -> None:
     crash = only("/src/a b/x.cc:3:7: runtime error: shift exponent 33 is too large for 32-bit type 'int'\n")
-    assert [(f.reported.filename, f.reported.lineno) for f in crash.threads[0].frames or () if f.reported] == [("x.cc", 3)]
+    assert [(f.reported.filename, f.reported.lineno) for f in crash.threads[0].frames or () if f.reported] == [
+        ("x.cc", 3)
+    ]
 
 
 def test_a_report_given_twice_is_one_crash() -> None:
-    header, frame = "==7==ERROR: AddressSanitizer: heap-use-after-free on address 0x60 at pc 0x1", "    #0 0x1 in f a.c:1\n"
+    header, frame = (
+        "==7==ERROR: AddressSanitizer: heap-use-after-free on address 0x60 at pc 0x1",
+        "    #0 0x1 in f a.c:1\n",
+    )
     (crash,) = crashes(f"{header}\n{frame}+--Unsymbolized--+\n{header}\n    #0 0x1  (/a+0x1)\n")
     assert functions(crash) == ["f"]
 

@@ -1,5 +1,6 @@
 """One line of a native stack, as each tool prints it."""
 
+# ruff: noqa: E501 - lines of logs are shown whole.
 from __future__ import annotations
 
 from typing import Any
@@ -37,7 +38,7 @@ LINES: list[tuple[str, Adjusted, dict[str, Any]]] = [
     (" base::debug::Collect [0x00007FFE913FFCF2+18] (base/debug/stack_trace_win.cc:329)", ALL, {"address": 0x7FFE913FFCF2, "function": "base::debug::Collect", "file": "base/debug/stack_trace_win.cc", "line": 329}),
     ("cobalt::dom::FontList::Get() [0x1bfbcfe]", ALL, {"address": 0x1BFBCFE, "function": "cobalt::dom::FontList::Get()"}),
     # gdb
-    ("#0  0x00000000005e3099 in xl::read (this=0x7ffe, s=\"a (b\") at /x/c.cpp:975", CALLERS, {"form": "gdb", "function": "xl::read", "file": "/x/c.cpp", "line": 975}),
+    ('#0  0x00000000005e3099 in xl::read (this=0x7ffe, s="a (b") at /x/c.cpp:975', CALLERS, {"form": "gdb", "function": "xl::read", "file": "/x/c.cpp", "line": 975}),
     ("#1  f (x=1) at a.c:3", CALLERS, {"address": None, "function": "f", "file": "a.c", "line": 3}),
     ("#2  0x00007ffff7a71082 in __libc_start_main () from /lib/libc.so.6", CALLERS, {"function": "__libc_start_main", "module": "/lib/libc.so.6"}),
     ("#3  0x00007fff in ?? ()", CALLERS, {"function": None}),
@@ -136,5 +137,10 @@ def test_what_loggers_write_before_lines(line: bytes, wanted: str) -> None:
 
 
 def test_encodings() -> None:
-    for data in ("a\r\nb".encode("utf-16"), b"\xef\xbb\xbfa\r\nb", b"a\rb", "a\nb".encode("utf-16-be").join([b"\xfe\xff", b""])):
+    for data in (
+        "a\r\nb".encode("utf-16"),
+        b"\xef\xbb\xbfa\r\nb",
+        b"a\rb",
+        "a\nb".encode("utf-16-be").join([b"\xfe\xff", b""]),
+    ):
         assert read_lines(data)[0] == ["a", "b"]

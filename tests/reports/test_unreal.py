@@ -112,9 +112,7 @@ def test_an_assertion_takes_the_place_of_the_exception_it_raises(code: int) -> N
 def test_the_context_stands_for_a_missing_dump() -> None:
     """An ensure on a console sends no dump; what the engine walked itself has names and modules' bases."""
     stack = "Game!FFoo::Bar() [D:\\src\\foo.cpp:12]\r\nGame!main()\r\nkernel32"
-    portable = (
-        "Game 0x00007ff600000000 + 1a2b Game 0x00007ff600000000 + 2a2b kernel32 0x00007ffb00000000 + 10"
-    )
+    portable = "Game 0x00007ff600000000 + 1a2b Game 0x00007ff600000000 + 2a2b kernel32 0x00007ffb00000000 + 10"
     crash = read_context(RUNTIME | {"CrashType": "Ensure", "CallStack": stack, "PCallStack": portable})
     assert crash.level == "error"
     assert (crash.os_name, crash.arch, crash.process_name) == ("Windows", Arch.X86_64, "Game")
@@ -144,7 +142,10 @@ def test_bases_cut_to_32_bits_give_offsets_only() -> None:
 
 
 def test_a_macs_stack_has_whole_addresses() -> None:
-    stack = "AActor::Tick() Address = 0x1090a0132 (filename not found) [in Game]\nmain Address = 0x10864e010 [/a b/m.cpp, line 7] [in Game]"
+    stack = (
+        "AActor::Tick() Address = 0x1090a0132 (filename not found) [in Game]\n"
+        "main Address = 0x10864e010 [/a b/m.cpp, line 7] [in Game]"
+    )
     crash = read_context(
         RUNTIME | {"CallStack": stack, "PCallStack": "Game 0x000000000864e000 + a52132 Game 0x000000000864e000 + 10"}
     )
@@ -154,7 +155,11 @@ def test_a_macs_stack_has_whole_addresses() -> None:
     assert [f.is_return_address for f in frames] == [False, True]
     assert crash.modules[0].image_addr == 0x10864E000
     assert frames[1].reported is not None
-    assert (frames[1].reported.function, frames[1].reported.abs_path, frames[1].reported.lineno) == ("main", "/a b/m.cpp", 7)
+    assert (frames[1].reported.function, frames[1].reported.abs_path, frames[1].reported.lineno) == (
+        "main",
+        "/a b/m.cpp",
+        7,
+    )
 
 
 def test_threads_of_unreal_5() -> None:
@@ -168,7 +173,9 @@ def test_threads_of_unreal_5() -> None:
 
 
 def test_game_data_keeps_its_sections_name() -> None:
-    data = context(RUNTIME).replace(b"</FGenericCrashContext>", b"<GameData><Level>3</Level></GameData></FGenericCrashContext>")
+    data = context(RUNTIME).replace(
+        b"</FGenericCrashContext>", b"<GameData><Level>3</Level></GameData></FGenericCrashContext>"
+    )
     crash = read(compressed({"CrashContext.runtime-xml": data}))
     assert crash.attributes["GameData.Level"] == "3"
 
@@ -187,10 +194,15 @@ def test_a_dump_that_is_no_minidump_is_named() -> None:
     assert [d.code for d in crash.diagnostics] == ["malformed"]
 
 
-# --- Hostile and damaged containers ------------------------------------------------------------------------------------
+# --- Hostile and damaged containers -----------------------------------------------------------------------------------
 
-_ENTITIES = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaa">%s]><FGenericCrashContext><RuntimeProperties><A>&z;</A></RuntimeProperties></FGenericCrashContext>'
-_BOMB = b"".join(b'<!ENTITY %c "%s">' % (letter, b"&%c;" % (letter - 1) * 50) for letter in range(ord("b"), ord("z") + 1))
+_ENTITIES = (
+    b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "aaaa">%s]><FGenericCrashContext><RuntimeProperties>'
+    b"<A>&z;</A></RuntimeProperties></FGenericCrashContext>"
+)
+_BOMB = b"".join(
+    b'<!ENTITY %c "%s">' % (letter, b"&%c;" % (letter - 1) * 50) for letter in range(ord("b"), ord("z") + 1)
+)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +291,7 @@ def test_what_is_no_container(data: bytes) -> None:
     assert detect(Probe(data)) is None or not data
 
 
-# --- Real ones ---------------------------------------------------------------------------------------------------------
+# --- Real ones --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.corpus
@@ -293,7 +305,7 @@ def test_a_real_windows_container(corpus: Path) -> None:
     ]
     assert event.event_id == "379993bb42bd8fbed67986857d8844b5"
     assert event.timestamp == "2018-10-29T16:56:38Z"
-    assert (event.exceptions or ())[0].type == "Assert"
+    assert (event.exceptions or [])[0].type == "Assert"
     assert len(event.modules or ()) == 128
     # symbolic's names for the properties are the engine's in another case.
     snapshot = (corpus / "other/unreal/expected_context_runtime_properties.snap").read_text()
@@ -330,7 +342,7 @@ def test_a_real_macs_container(corpus: Path) -> None:
     assert event.event_id == "c4d618f60f46f8e48017259a587ac54e"
     assert (event.attributes or {})["CrashGUID"] == "UE4CC-Mac-C4D618F60F46F8E48017259A587AC54E_0000"
     crashed = next(t for t in event.threads or () if t.crashed)
-    told = (event.exceptions or ())[0].frames or []
+    told = (event.exceptions or [])[0].frames or []
     # The engine's own walk of the stack, with names, and the thread of the system's report are one.
     assert [f.instruction_addr for f in crashed.frames or ()] == [f.instruction_addr for f in told]
     assert told[0].function == "AActor::IsPendingKillPending() const"

@@ -46,6 +46,8 @@ class Thread:
     name: str = ""
     registers: list[tuple[str, int]] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
+    memory: list[tuple[str, int, bytes]] = field(default_factory=list)
+    """What is near the address in a register."""
 
 
 @dataclass
@@ -103,6 +105,7 @@ def thread_message(thread: Thread) -> bytes:
         + _optional(2, thread.name)
         + b"".join(blob(3, r) for r in registers)
         + b"".join(blob(4, frame_message(f)) for f in thread.frames)
+        + b"".join(blob(5, blob(1, name) + number(3, at) + blob(4, data)) for name, at, data in thread.memory)
     )
 
 
@@ -227,6 +230,9 @@ def _thread(data: bytes) -> Thread:
             thread.registers.append((register[1].decode(), register.get(2, 0)))
         elif number_ == 4:
             thread.frames.append(_fill(Frame(), value, _FRAME))
+        elif number_ == 5:
+            piece = dict(fields(value))
+            thread.memory.append((piece[1].decode(), piece.get(3, 0), piece.get(4, b"")))
     return thread
 
 
@@ -267,6 +273,17 @@ def _signal_line(tomb: Tombstone, width: int) -> str:
     return f"signal {tomb.signal} ({tomb.signal_name}), {code}, fault addr {address}"
 
 
+def memory_lines(tomb: Tombstone, name: str, address: int, data: bytes) -> list[str]:
+    word = 8 if tomb.arch in {1, 3, 4} else 4
+    lines = ["", f"memory near {name} (/system/lib64/libc.so):"]
+    for at in range(0, len(data), 16):
+        row = data[at : at + 16]
+        words = [row[n : n + word][::-1].hex() for n in range(0, 16, word)]
+        shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"    {address + at:0{2 * word}x} {' '.join(words)}  {shown}")
+    return lines
+
+
 def _stack_lines(tomb: Tombstone, thread: Thread) -> list[str]:
     width = 16 if tomb.arch in {1, 3, 4} else 8
     rows = [thread.registers[at : at + 4] for at in range(0, len(thread.registers), 4)]
@@ -292,11 +309,8 @@ def to_text(tomb: Tombstone) -> str:
     ]
     if tomb.freed:
         lines += ["", "deallocated by thread 7:", *(frame_line(i, f, 16) for i, f in enumerate(tomb.freed))]
-    lines += [
-        "",
-        "memory near x0 (/system/lib64/libc.so):",
-        "    0000007b00001000 0000000000000000 6161616161616161  ........aaaaaaaa",
-    ]
+    for name, address, data in crashed.memory:
+        lines += memory_lines(tomb, name, address, data)
     lines += ["", f"memory map ({len(tomb.maps)} entries):", *map(map_line, tomb.maps), ""]
     for thread in tomb.threads:
         if thread is not crashed:
@@ -343,6 +357,7 @@ def sample(**changes: Any) -> Tombstone:
         Frame(0x10200, 0x7100010200, "syscall", 28, c, 0, ids["c"]),
         Frame(0xDEAD0, 0xDEAD0),
     ])  # fmt: skip
+    crashed.memory = [("sp", 0x7FF0700000, bytes(range(64))), ("pc", 0x7000004A60, b"pc is 0x61 -- so" * 2)]
     tomb = Tombstone(threads=[crashed, other], maps=maps)
     for name, value in changes.items():
         setattr(tomb, name, value)

@@ -101,6 +101,8 @@ def _frames(frames: list[Frame], limit: int) -> Iterator[str]:
         module = (frame.package or "").replace("\\", "/").rsplit("/", 1)[-1]
         offset = f"{module}+{frame.rva}" if module and frame.rva else frame.instruction_addr or "?"
         name = frame.function or offset
+        if frame.module and frame.function:
+            name = f"{frame.module}.{name}"
         tail = f"  [{offset}]" if frame.function and module else ""
         inline = " [inlined]" if frame.inline else ""
         yield safe(f"  {number:>3}{mark} {name}{place}{inline}{tail}")

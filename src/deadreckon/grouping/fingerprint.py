@@ -122,7 +122,8 @@ def _named(frame: Frame) -> bool:
 
 def _text(frame: Frame) -> str:
     if frame.function is not None:
-        return normalize_function(frame.function)
+        name = normalize_function(frame.function)
+        return f"{frame.module}.{name}" if frame.module else name
     if frame.package is not None:
         return f"{module_name(frame.package).lower()}+{frame.rva}"
     return "address in no module"
@@ -160,7 +161,7 @@ def title_and_culprit(event: Event) -> tuple[str, str | None]:
     what = kind or event.message or "Crash"
     if frame is None:
         return what, None
-    place = _text(frame) if frame.function is None else normalize_function(frame.function)
+    place = _text(frame)
     line = f":{frame.lineno}" if frame.lineno else ""
     where = f" ({frame.filename}{line})" if frame.filename else ""
     return f"{what} in {place}", f"{place}{where}"

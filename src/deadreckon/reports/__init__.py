@@ -32,6 +32,8 @@ class ReportFormat:
     sniff: Callable[[Probe], bool]
     suffix: str = ""
     """A file name's ending, where content of nobody's format must reach the reader for what it has to say of it."""
+    log: bool = False
+    """A text in which a crash stands among other lines: an attachment, where an archive has a report beside it."""
 
 
 FORMATS: tuple[ReportFormat, ...] = (
@@ -40,6 +42,12 @@ FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("plcrash", "deadreckon.reports.plcrash", sniff.plcrash),
     ReportFormat("btt", "deadreckon.reports.btt", sniff.btt, ".btt"),
     ReportFormat("backtrace-json", "deadreckon.reports.backtrace", sniff.backtrace_json),
+    ReportFormat("sentry-minidump", "deadreckon.reports.sentry.dump", sniff.sentry_minidump),
+    ReportFormat("backtrace-form", "deadreckon.reports.backtrace.form", sniff.backtrace_form),
+    ReportFormat("sentry-envelope", "deadreckon.reports.sentry.envelope", sniff.sentry_envelope),
+    ReportFormat("rollbar", "deadreckon.reports.rollbar", sniff.rollbar),
+    ReportFormat("posthog", "deadreckon.reports.posthog", sniff.posthog),
+    ReportFormat("sentry-event", "deadreckon.reports.sentry.store", sniff.sentry_event),
     ReportFormat("apple-ips", "deadreckon.reports.apple.ips", sniff.apple_ips),
     ReportFormat("apple-panic", "deadreckon.reports.apple.kernel", sniff.apple_panic),
     ReportFormat("kscrash", "deadreckon.reports.apple.kscrash", sniff.kscrash),
@@ -49,15 +57,15 @@ FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("casr", "deadreckon.reports.casr", sniff.casr),
     ReportFormat("tombstone", "deadreckon.reports.android.tombstone", sniff.tombstone),
     ReportFormat("anr", "deadreckon.reports.android.anr", sniff.anr),
-    ReportFormat("java", "deadreckon.reports.java", sniff.java),
-    ReportFormat("sanitizer", "deadreckon.reports.sanitizer", sniff.sanitizer),
-    ReportFormat("python", "deadreckon.reports.pythontrace", sniff.python),
-    ReportFormat("go", "deadreckon.reports.gotrace", sniff.go),
-    ReportFormat("rust", "deadreckon.reports.rusttrace", sniff.rust),
-    ReportFormat("kernel", "deadreckon.reports.kernellog", sniff.kernel),
-    ReportFormat("windbg", "deadreckon.reports.windbg", sniff.windbg),
-    ReportFormat("gdb", "deadreckon.reports.gdbtrace", sniff.gdb),
-    ReportFormat("terminate", "deadreckon.reports.terminate", sniff.terminate),
+    ReportFormat("java", "deadreckon.reports.java", sniff.java, log=True),
+    ReportFormat("sanitizer", "deadreckon.reports.sanitizer", sniff.sanitizer, log=True),
+    ReportFormat("python", "deadreckon.reports.pythontrace", sniff.python, log=True),
+    ReportFormat("go", "deadreckon.reports.gotrace", sniff.go, log=True),
+    ReportFormat("rust", "deadreckon.reports.rusttrace", sniff.rust, log=True),
+    ReportFormat("kernel", "deadreckon.reports.kernellog", sniff.kernel, log=True),
+    ReportFormat("windbg", "deadreckon.reports.windbg", sniff.windbg, log=True),
+    ReportFormat("gdb", "deadreckon.reports.gdbtrace", sniff.gdb, log=True),
+    ReportFormat("terminate", "deadreckon.reports.terminate", sniff.terminate, log=True),
 )
 """Most specific first; every known input matches exactly one (tests/reports/test_registry.py)."""
 

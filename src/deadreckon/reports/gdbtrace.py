@@ -101,7 +101,7 @@ def _threads(
         else:
             unnamed.append((key, RawThread(order, frames=frames)))
             continue
-        thread.crashed = number == current and bool(crash.exceptions)
+        thread.crashed = number == current and bool(crash.exceptions) and not any(t.crashed for t in crash.threads)
         seen.setdefault(key, thread)
         crash.threads.append(thread)
     # The stack that gdb shows first, before it is asked for all of them, is one of them.

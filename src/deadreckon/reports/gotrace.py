@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 MAX_FRAMES = 1024
+MAX_PANICS = 64
 
 _GOROUTINE = re.compile(r"\s*goroutine (\d{1,15})(?: gp=\S+)?(?: m=\S+)?(?: mp=\S+)? \[(.*)\]:")
 _PANIC = re.compile(r"(\s*)panic: (.*)")
@@ -91,7 +92,7 @@ def _step(reading: _Reading, lines: Sequence[str], at: int, limits: ReportLimits
             reading.threads.append(RawThread(int(match[1]), f"goroutine {match[1]} [{match[2]}]"[:200], frames=frames))
         return after
     if line.startswith(("runtime stack:", "WARNING: DATA RACE")):
-        if line.startswith("WARNING"):
+        if line.startswith("WARNING") and not reading.exceptions:
             reading.exceptions.append(RawException("data race", mechanism="go"))
             reading.attributes["crash_type"] = "Data race"
         return at + 1
@@ -102,7 +103,7 @@ def _step(reading: _Reading, lines: Sequence[str], at: int, limits: ReportLimits
             if match[3] and not match[1]:
                 reading.address = int(match[3], 16) & ((1 << 64) - 1)
         return after
-    if len(reading.threads) < 1:
+    if not reading.threads and len(reading.exceptions) < MAX_PANICS:
         _error(reading, lines, at)
     return at + 1
 

@@ -27,9 +27,11 @@ __all__ = [
     "mapping",
     "members",
     "object_of",
+    "position",
     "seconds",
     "sequence",
     "text",
+    "texts",
 ]
 
 MAX_FRAMES = 4096
@@ -63,6 +65,25 @@ def text(value: Any, limit: int = 65_536) -> str | None:
     if kind is int or kind is float or kind is bool:
         return str(value)[:limit]
     return None
+
+
+def texts(raw: dict[str, Any], names: tuple[str, ...], limit: int = 4096) -> list[str | None]:
+    """Return what ``text`` does, of several members."""
+    found = []
+    for name in names:
+        value = raw.get(name)
+        if value is not None and (type(value) is not str or len(value) > limit):
+            value = text(value, limit)
+        found.append(value or None)
+    return found
+
+
+def position(value: Any) -> int | None:
+    """Return a line or a column: a whole number from 1 on, also as text."""
+    if value is None or (type(value) is int and 0 < value < 1 << 31):
+        return value
+    told = integer(value)
+    return told if told and told < 1 << 31 else None
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -132,6 +153,11 @@ def kept(value: Any, depth: int = _MAX_DEPTH) -> Any:
     """
     kind = type(value)
     if kind is dict:
+        for inner in value.values():
+            if type(inner) is not str:
+                break
+        else:
+            return value
         if not depth:
             return "..."
         return {k: v if type(v) is str else kept(v, depth - 1) for k, v in value.items()}

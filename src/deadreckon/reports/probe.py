@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deadreckon.reports.textkind import kind_of
+from deadreckon.wire import jsontext
 
 if TYPE_CHECKING:
     import mmap
 
-__all__ = ["HEAD_BYTES", "TEXT_BYTES", "Probe"]
+__all__ = ["HEAD_BYTES", "TEXT_BYTES", "Probe", "members_of"]
 
 HEAD_BYTES = 4096
 TEXT_BYTES = 256 << 10
@@ -59,7 +60,8 @@ class Probe:
         """The top-level members of a JSON object that is the whole input, their values undecoded; {} for others."""
         if self.head.removeprefix(_BOM).lstrip()[:1] != b"{" or len(self.data) > _JSON_BYTES:
             return {}
-        return _members(bytes(self.data))
+        text = bytes(self.data)
+        return _members(text) if text.count(b",") <= jsontext.MAX_VALUES else {}
 
     @cached_property
     def first_line(self) -> dict[str, msgspec.Raw]:
@@ -67,6 +69,12 @@ class Probe:
         start = bytes(self.data[:_LINE_BYTES])
         line, newline, _ = start.removeprefix(_BOM).lstrip(b"\r\n").partition(b"\n")
         return _members(line) if newline and line[:1] == b"{" else {}
+
+
+def members_of(value: msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """Return the members of a member that is an object, {} for others."""
+    text = bytes(value)
+    return _members(text) if text.lstrip()[:1] == b"{" else {}
 
 
 def _members(text: bytes) -> dict[str, msgspec.Raw]:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from deadreckon.wire import snapshot
-
-if TYPE_CHECKING:
-    from deadreckon.reports.probe import Probe
+from deadreckon.reports.probe import Probe, members_of
+from deadreckon.wire import encoding, multipart, snapshot
 
 __all__ = [
     "anr",
     "apple_crash",
     "apple_ips",
     "apple_panic",
+    "backtrace_form",
     "backtrace_json",
     "btt",
     "casr",
@@ -32,9 +31,14 @@ __all__ = [
     "metrickit",
     "minidump",
     "plcrash",
+    "posthog",
     "python",
+    "rollbar",
     "rust",
     "sanitizer",
+    "sentry_envelope",
+    "sentry_event",
+    "sentry_minidump",
     "terminate",
     "tombstone",
     "unreal",
@@ -76,6 +80,103 @@ def backtrace_json(probe: Probe) -> bool:
         return bool(marks - {"lang"}) if threads[:1] == b"{" else len(marks) > 3 and "uuid" in found
     # Cut short, or else damaged: the reader says where.
     return probe.text.lstrip()[:1] == "{" and '"langVersion"' in probe.text and '"agentVersion"' in probe.text
+
+
+def sentry_minidump(probe: Probe) -> bool:
+    """A form with a minidump, in the field that Breakpad's uploaders put it in."""
+    return multipart.boundary_in(probe.head) is not None and b'name="upload_file_minidump"' in _form(probe)
+
+
+def backtrace_form(probe: Probe) -> bool:
+    """A form with the field that Backtrace wants reports in."""
+    return multipart.boundary_in(probe.head) is not None and b'name="upload_file"' in _form(probe)
+
+
+def _form(probe: Probe) -> bytes:
+    # What is to be uploaded may come after other files.
+    return bytes(probe.data[: 64 << 20])
+
+
+_ENVELOPE_HEADER = frozenset({"event_id", "sent_at", "dsn", "sdk", "trace", "retention"})
+_ENVELOPE_ITEM = re.compile(rb"[\r\n]+[ \t]*(\{[^\n]{0,65536})(?:\n|\Z)")
+
+
+def sentry_envelope(probe: Probe) -> bool:
+    """A line with nothing but what an envelope's header may have, then one with an item's type; also compressed."""
+    head = _unpacked_head(probe)
+    line, _, _ = head.partition(b"\n")
+    item = _ENVELOPE_ITEM.match(head, len(line.rstrip(b"\r")))
+    if line[:1] != b"{" or item is None:
+        return False
+    header = Probe(line).json
+    return (
+        (line.strip() == b"{}" or bool(header)) and header.keys() <= _ENVELOPE_HEADER and "type" in Probe(item[1]).json
+    )
+
+
+def _unpacked_head(probe: Probe) -> bytes:
+    if probe.head[:1] in b"{\r\n\xef":
+        return bytes(probe.data[: 256 << 10]).removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    return encoding.beginning(bytes(probe.data[: 64 << 10]))
+
+
+_ROLLBAR_BODIES = frozenset({"trace", "trace_chain", "message", "crash_report"})
+
+
+def rollbar(probe: Probe) -> bool:
+    """An item's data with one of the bodies, in JSON or in a form's field ``payload``."""
+    if probe.head[:8] == b"payload=":
+        return b"%22data%22" in probe.head or b'"data"' in probe.head or b"%22body%22" in probe.head
+    found = probe.json
+    data = members_of(found["data"]) if "data" in found else found
+    if not data:
+        text = probe.text
+        return not found and text.lstrip()[:1] == "{" and '"access_token"' in text and '"environment"' in text
+    return "body" in data and bool(_ROLLBAR_BODIES & members_of(data["body"]).keys())
+
+
+_POSTHOG_FORMS = (b"data=eyJ", b"data=W3s", b"data=%7B", b"data=%5B", b"data={", b"data=[")
+
+
+def posthog(probe: Probe) -> bool:
+    """Events of PostHog with an exception among them: one, a list of them, or a batch; in JSON or in a form."""
+    found = probe.json
+    if found:
+        return ("batch" in found or {"event", "properties"} <= found.keys()) and _speaks_of_exceptions(probe)
+    if probe.head[:8].startswith(_POSTHOG_FORMS):
+        return True
+    return probe.text.lstrip()[:1] in {"{", "["} and '"$exception"' in probe.text and '"properties"' in probe.text
+
+
+def _speaks_of_exceptions(probe: Probe) -> bool:
+    text = probe.text
+    return '"$exception' in text or '\\"$exception' in text
+
+
+_SENTRY = frozenset({"debug_meta", "logentry", "_meta", "sdk", "breadcrumbs", "contexts"})
+_SENTRY_BESIDE = frozenset(
+    {"culprit", "exception", "level", "logger", "message", "platform", "release", "stacktrace", "tags", "threads"}
+    | {"timestamp", "transaction", "type", "user", "request"}
+)
+
+
+def sentry_event(probe: Probe) -> bool:
+    """An event's interfaces, of today or of before 2018, in JSON, or with zlib around it, that in base64 too."""
+    found = probe.json
+    if not found:
+        text = encoding.beginning(bytes(probe.data[: 64 << 10])).decode("utf-8", "replace") or probe.text
+        if text.lstrip()[:1] != "{" or sentry_envelope(probe) or rollbar(probe) or posthog(probe):
+            return False
+        return '"event_id"' in text or '"sentry.interfaces.' in text or ('"exception"' in text and '"values"' in text)
+    keys = found.keys()
+    if "schema" in keys or "batch" in keys or rollbar(probe) or backtrace_json(probe) or kscrash(probe):
+        return False
+    if any(key.startswith("sentry.interfaces.") for key in keys) or {"event", "issue_title"} <= keys:
+        return True
+    if ("event_id" in keys or "platform" in keys or _SENTRY & keys) and _SENTRY_BESIDE & keys:
+        return not {"properties", "bug_type"} & keys
+    stacks = (members_of(found[name]) for name in ("exception", "threads", "stacktrace") if name in found)
+    return any({"values", "frames"} & stack.keys() for stack in stacks)
 
 
 _IPS_HEADER = re.compile(

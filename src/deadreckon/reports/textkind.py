@@ -83,7 +83,11 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("terminate", "corrupt", rf"^(?:\S+: )?(?:{_HEAP})"),
     ("terminate", "ure virtual ", r"[Pp]ure virtual (?:method|function) called"),
     ("terminate", ": Assertion ", r"\S:\d{1,9}: [^\n]{1,500}: Assertion [`']"),
-    ("terminate", "assertion ", r"\S:\d{1,9}: ?(?:[^\n:]{1,500}: assertion \"|assertion \S[^\n]{0,500} failed: )"),
+    (
+        "terminate",
+        "assertion ",
+        r"\S:\d{1,9}: ?(?:[^\n:]{1,500}: assertion \"|(?:libc\+\+ Hardening )?assertion \S[^\n]{0,500} failed: )",
+    ),
     ("terminate", "ssertion failed: ", r"^Assertion failed: .{0,2000}(?:, line \d|: \d{1,9}\)$)"),
     ("terminate", "assertion failed", r":ERROR:\S{1,500}:\d{1,9}:[^:\n]{1,500}: assertion failed"),
     ("terminate", "assert failure: ", ""),

@@ -193,7 +193,7 @@ def _inner(files: list[_File], limits: ReportLimits, problems: list[Diagnostic])
         if file.name.lower().endswith((".log", ".ini", ".runtime-xml", ".txt", ".json")):
             continue
         form = reports.detect(reports.Probe(file.data, file.name))
-        if form is not None and form.name != "unreal":
+        if form is not None and form.name != "unreal" and not form.log:
             known.append((form.name != "minidump", file, form))
     for _, file, form in sorted(known, key=lambda row: row[0]):
         try:

@@ -52,6 +52,9 @@ def said(crash: RawCrash, *, addresses: bool = True) -> dict[str, object]:
         "threads": sorted(threads),
         "modules": sorted((m.image_addr, m.image_size, m.code_file, m.code_id, m.debug_id) for m in crash.modules),
         "cause": crash.attributes.get("cause"),
+        "memory": (crash.memory.read(0x7FF0700000, 64), crash.memory.read(0x7000004A60, 32)),
+        "regions": crash.regions
+        and [c.tolist() for c in (crash.regions.start, crash.regions.end, crash.regions.access)],
     }
 
 
@@ -64,6 +67,8 @@ def test_text_and_protobuf_agree() -> None:
         {"tid": 107},
     ):
         tomb = sample(**changes)
+        memory, tomb.threads[0].memory = tomb.threads[0].memory, []
+        next(t for t in tomb.threads if t.id == tomb.tid).memory = memory
         message, text = read(to_proto(tomb)), read(to_text(tomb))
         assert len(message) == len(text) == 1
         # Where memory was freed stands in a library that no map has.
@@ -96,6 +101,9 @@ def test_what_a_tombstone_becomes() -> None:
     ]
     assert crash.modules[0].code_id == "11" * 20
     assert crash.modules[0].debug_id == "11111111-1111-1111-1111-111111111111"
+    assert crash.memory.read(0x7FF0700001, 3) == b"\1\2\3"
+    assert crash.regions is not None
+    assert crash.regions.access.tolist() == [1, 5, 0, 3, 1, 5, 5, 5, 3]
     assert not crash.diagnostics
 
 

@@ -94,6 +94,11 @@ def test_as_text(other: Path, name: str) -> None:
         one.timestamp, one.pid, one.process_name, one.os_build,
     )  # fmt: skip
     assert two.exceptions == one.exceptions
+    assert len(one.memory.start) == len(two.memory.start) > 0
+    assert all(
+        one.memory.read(start, end - start) == two.memory.read(start, end - start)
+        for start, end in zip(one.memory.start.tolist(), one.memory.end.tolist(), strict=True)
+    )
 
 
 def told(crash: RawCrash) -> list[tuple[object, ...]]:

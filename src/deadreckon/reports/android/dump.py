@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
+import numpy as np
+
+from deadreckon.model.crash import MemoryMap, RawCrash, RawException, RawFrame, RawThread, Regions
 from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import REGISTER_SETS, Registers
@@ -118,6 +120,8 @@ class Dump:
     details: dict[str, str] = field(default_factory=dict)
     threads: list[ThreadDump] = field(default_factory=list)
     mappings: list[MemoryMapping] = field(default_factory=list)
+    memory: list[tuple[int, bytes | bytearray]] = field(default_factory=list)
+    """What is at some addresses: near those that registers hold."""
     stacks: list[Stack] = field(default_factory=list)
     error: SanitizerError | None = None
     notes: list[str] = field(default_factory=list)
@@ -136,6 +140,8 @@ def crash_of(dump: Dump, max_modules: int, form: str = "tombstone") -> RawCrash:
         pid=dump.pid,
         uptime_s=None if dump.process_uptime is None else float(dump.process_uptime),
         message=dump.abort_message,
+        memory=_memory(dump.memory),
+        regions=Regions.from_ranges([(m.begin, m.end, m.access) for m in dump.mappings]) if dump.mappings else None,
         diagnostics=dump.diagnostics,
     )
     crash.os_version, crash.os_build = platform_of(dump.build_fingerprint)
@@ -161,6 +167,15 @@ def crash_of(dump: Dump, max_modules: int, form: str = "tombstone") -> RawCrash:
         message = f"{images.left_out} images beyond report.max_modules were left out"
         crash.diagnostics.append(Diagnostic(code="limit_exceeded", severity="warning", stage="read", message=message))
     return crash
+
+
+def _memory(pieces: list[tuple[int, bytes | bytearray]]) -> MemoryMap:
+    ranges = []
+    total = 0
+    for address, data in pieces:
+        ranges.append((address, len(data), total))
+        total += len(data)
+    return MemoryMap.from_ranges(ranges, np.frombuffer(b"".join(data for _, data in pieces), np.uint8))
 
 
 def _exceptions(dump: Dump, crash: RawCrash, images: Images, thread: int | None) -> None:

@@ -10,7 +10,7 @@ import re
 
 from deadreckon.reports.android.dump import BacktraceFrame, MemoryMapping
 
-__all__ = ["is_separator", "parse_frame", "parse_mapping", "parse_registers", "parse_sanitizer_frame"]
+__all__ = ["is_separator", "parse_frame", "parse_mapping", "parse_memory", "parse_registers", "parse_sanitizer_frame"]
 
 _FRAME = re.compile(
     r"\s*(?:(?:native|kernel): )?#(\d{1,6})\s+pc\s+(?:0x)?([0-9a-f]{1,16})(?:\s+(\S.*?))?\s*", re.IGNORECASE
@@ -28,6 +28,7 @@ _REGISTERS = re.compile(
     r"\s{1,8}[a-z][a-z0-9_]{1,9}\s+[0-9a-f]{8,17}(?:\s+[a-z][a-z0-9_]{1,9}\s+[0-9a-f]{8,17}){0,7}\s*"
 )
 _REGISTER = re.compile(r"([a-z][a-z0-9_]{1,9})\s+([0-9a-f]{8,17})")
+_MEMORY = re.compile(r"\s+([0-9a-f]{8}|[0-9a-f]{16})((?: [0-9a-f]{8}){1,4}|(?: [0-9a-f]{16}){1,2})\b.*")
 _NO_FILE = {"<unknown>", "<anonymous>", "(unknown)", "???"}
 _MAX_ADDRESS = (1 << 64) - 1
 
@@ -106,6 +107,15 @@ def parse_mapping(line: str) -> MemoryMapping | None:
     if found := _BUILD_ID.search(name):
         build_id, name = found[1].lower(), name[: found.start()]
     return MemoryMapping(begin, last + 1, int(match[6], 16), access, name, build_id) if begin <= last else None
+
+
+def parse_memory(line: str) -> tuple[int, bytes] | None:
+    """Return a row of a memory dump: address and words, as little-endian processors store them."""
+    match = _MEMORY.fullmatch(line)
+    if match is None:
+        return None
+    words = match[2].split()
+    return int(match[1], 16), b"".join(bytes.fromhex(word)[::-1] for word in words)
 
 
 def parse_registers(line: str) -> dict[str, int]:

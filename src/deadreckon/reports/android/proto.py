@@ -22,6 +22,7 @@ __all__ = ["read_proto"]
 
 _ARCHES = (Arch.ARM, Arch.ARM64, Arch.X86, Arch.X86_64)
 _MAX_FIELDS = 4 << 20
+_MAX_PIECES = 256
 _MAX_FRAMES = 200_000
 """Of all threads together; debuggerd gives a thread 256 at most."""
 
@@ -44,11 +45,18 @@ class _Frame:
 
 
 @dataclass(slots=True)
+class _MemoryDump:
+    begin_address: int | None = one(3, Kind.UINT)
+    memory: memoryview | None = one(4, Kind.BYTES)
+
+
+@dataclass(slots=True)
 class _Thread:
     id: int | None = one(1, Kind.INT)
     name: str | None = one(2, Kind.TEXT)
     registers: list[_Register] = many(3, _Register)
     current_backtrace: list[_Frame] = many(4, _Frame)
+    memory_dump: list[_MemoryDump] = many(5, _MemoryDump)
     backtrace_note: list[str] = many(7, Kind.TEXT)
     unreadable_elf_files: list[str] = many(9, Kind.TEXT)
 
@@ -197,6 +205,7 @@ def _threads(said: _Tombstone, dump: Dump, limits: ReportLimits) -> None:
         frames = [_frame(f) for f in thread.current_backtrace[:frames_left]]
         frames_left -= len(frames)
         dump.threads.append(ThreadDump(number, thread.name, registers, frames))
+        dump.memory += [(m.begin_address or 0, bytes(m.memory)) for m in thread.memory_dump[:_MAX_PIECES] if m.memory]
         if number == dump.tid:
             dump.notes += thread.backtrace_note[:16] + [f"unreadable: {f}" for f in thread.unreadable_elf_files[:16]]
     lost = len(entries) > limits.max_threads or frames_left <= 0

@@ -17,6 +17,7 @@ from deadreckon.reports.android.lines import (
     is_separator,
     parse_frame,
     parse_mapping,
+    parse_memory,
     parse_registers,
     parse_sanitizer_frame,
 )
@@ -33,6 +34,7 @@ _MAX_DUMPS = 256
 _MAX_FRAMES = 200_000
 _MAX_MESSAGE = 65_536
 _MAX_STACKS = 64
+_MAX_PIECES = 4096
 
 _THREAD = re.compile(r"\s*pid: (\d{1,10}), tid: (\d{1,10})(?:, name: (.*?))?\s+>>> (.*?) <<<\s*")
 _SIGNAL = re.compile(
@@ -105,6 +107,7 @@ class _Reading:
         self._separated = False
         self._message: list[str] | None = None
         self._in_log = False
+        self._in_memory = False
 
     def line(self, line: str) -> None:
         """Take the next line."""
@@ -116,6 +119,7 @@ class _Reading:
         elif self._in_log or not text:
             if not text:
                 self._target, self._caption = None if self._message is None else self._target, ""
+                self._in_memory = False
         elif text.startswith("--------- ") and _LOG.match(text):
             # The last lines of the log may tell of other crashes, or of this one again.
             self._in_log = self._dump is not None and self._dump.pid is not None
@@ -153,6 +157,11 @@ class _Reading:
             self._end_message()
             if self._thread is not None and not self._thread.frames:
                 self._thread.registers |= registers
+        elif self._in_memory and (piece := parse_memory(line)) is not None and self._dump is not None:
+            self._row(self._dump, *piece)
+        elif text.startswith("memory near "):
+            self._end_message()
+            self._in_memory = True
         elif match := _CAPTION.fullmatch(line):
             self._end_message()
             self._stack(match[1])
@@ -234,6 +243,14 @@ class _Reading:
                 dump.page_size = int(number[0])
             elif dump.uid is None:
                 dump.uid = int(number[0])
+
+    def _row(self, dump: Dump, address: int, data: bytes) -> None:
+        if dump.memory and dump.memory[-1][0] + len(dump.memory[-1][1]) == address:
+            before = dump.memory[-1][1]
+            assert isinstance(before, bytearray)
+            before += data
+        elif len(dump.memory) < _MAX_PIECES:
+            dump.memory.append((address, bytearray(data)))
 
     def _end_message(self) -> None:
         if self._message is None:

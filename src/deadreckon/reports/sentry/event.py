@@ -20,7 +20,7 @@ from deadreckon.reports.sentry.stacks import PLATFORMS, Stacks, values
 
 if TYPE_CHECKING:
     from deadreckon.config import ReportLimits
-    from deadreckon.model.crash import RawException
+    from deadreckon.model.crash import RawException, RawFrame
     from deadreckon.model.registers import Registers
 
 __all__ = ["crash_of"]
@@ -110,7 +110,8 @@ def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCr
     _attributes(crash, event, told_platform)
     if images.others:
         crash.attributes["debug_meta"] = {"images": images.others}
-    _place_stacks(crash, exceptions, stacks.frames(event.get("stacktrace")), stacks.registers(event.get("stacktrace")))
+    loose = event.get("stacktrace")
+    _place_stacks(crash, exceptions, stacks.frames(loose), stacks.registers(loose), stacks.current)
     return crash
 
 
@@ -213,7 +214,9 @@ def _formatted(template: str, params: Any) -> str:
             return "%"
         name = match[1] or match[2]
         if name:
-            told = by_name.get(name, in_order[int(name)] if name.isdecimal() and int(name[:9]) < len(in_order) else None)
+            told = by_name.get(
+                name, in_order[int(name)] if name.isdecimal() and int(name[:9]) < len(in_order) else None
+            )
         else:
             told = in_order[position] if position < len(in_order) else None
             position += 1
@@ -227,7 +230,7 @@ def _attributes(crash: RawCrash, event: dict[str, Any], told_platform: str | Non
     attributes = crash.attributes
     for name in _KEPT:
         value = event.get(name)
-        if value is not None and value != "" and value != {} and value != []:
+        if value is not None and value not in ("", {}, []):
             attributes[name] = kept(value)
     trail = attributes.get("breadcrumbs")
     if type(trail) is dict:
@@ -243,8 +246,9 @@ def _attributes(crash: RawCrash, event: dict[str, Any], told_platform: str | Non
 def _place_stacks(
     crash: RawCrash,
     exceptions: list[tuple[RawException, Registers | None]],
-    loose: Any,
+    loose: list[RawFrame] | None,
     registers: Registers | None,
+    current: int | None,
 ) -> None:
     """Give each stack its place: of a managed language the exception's, of a native crash the crashed thread's."""
     if loose:
@@ -262,7 +266,9 @@ def _place_stacks(
     exception, its_registers = told
     number = exception.thread_id
     thread = next((t for t in crash.threads if number is not None and t.id == number), None)
-    thread = thread or next((t for t in crash.threads if t.crashed), None)
+    if thread is None:
+        marked = [t for t in crash.threads if t.crashed] or [t for t in crash.threads if t.id == current]
+        thread = marked[0] if len(marked) == 1 else None
     if thread is None:
         thread = RawThread(number if number is not None else 0, crashed=crash.level == "fatal" or not crash.threads)
         crash.threads.insert(0, thread)

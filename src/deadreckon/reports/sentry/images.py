@@ -38,7 +38,8 @@ class Images:
         self.others: list[Any] = []
         """Images as they came that are neither."""
         self._numbered: list[Module | None] = []
-        self._sourcemaps: dict[str, str] = {}
+        self.source_maps: dict[str, str] = {}
+        """Debug ids of source maps by the generated file."""
         self._arch = arch
         listed = sequence(mapping(debug_meta).get("images"))
         limit = reading.limits.max_modules
@@ -47,10 +48,6 @@ class Images:
         self._numbered = [self._image(reading, image, number) for number, image in enumerate(listed[:limit])]
         self._without_doubles(reading)
         self._starts = [m.image_addr for m in self.modules]
-
-    def source_map(self, file: str | None) -> str | None:
-        """Return the debug id of a generated file's source map."""
-        return self._sourcemaps.get(file) if file and self._sourcemaps else None
 
     def holding(self, addr: int) -> Module | None:
         """Return the image that an address is in."""
@@ -78,7 +75,7 @@ class Images:
             if kind == "proguard" and debug_id:
                 self.mappings.append(debug_id)
             elif kind == "sourcemap" and debug_id and (file := text(image.get("code_file"))):
-                self._sourcemaps[file] = debug_id
+                self.source_maps[file] = debug_id
             elif image:
                 self.others.append(kept(image))
             return None
@@ -111,14 +108,20 @@ class Images:
         """Sort the images by address, and give an end to those that say none: the next one's beginning."""
         found: dict[int, Module] = {}
         for module in self.modules:
-            if (first := found.setdefault(module.image_addr, module)) is not module and first.debug_id != module.debug_id:
+            if (
+                first := found.setdefault(module.image_addr, module)
+            ) is not module and first.debug_id != module.debug_id:
                 reading.problem(
                     "module_overlap", "debug_meta.images", f"{module.code_file or 'an image'} where another one is"
                 )
         self.modules = sorted(found.values(), key=lambda m: m.image_addr)
         for at, module in enumerate(self.modules):
             after = self.modules[at + 1].image_addr if at + 1 < len(self.modules) else _WHOLE
-            module.image_size = min(module.image_size or (_SPAN if module.relative else _UNSAID), after - module.image_addr, _WHOLE - module.image_addr)
+            module.image_size = min(
+                module.image_size or (_SPAN if module.relative else _UNSAID),
+                after - module.image_addr,
+                _WHOLE - module.image_addr,
+            )
 
 
 def _debug_id(told: str | None) -> str | None:

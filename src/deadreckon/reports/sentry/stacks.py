@@ -6,17 +6,27 @@ the caller to the callee, exceptions from the root cause to what was thrown last
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from deadreckon.model.crash import RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.model.ids import Arch
 from deadreckon.model.registers import REGISTER_SETS, Registers
 from deadreckon.reports import payload
-from deadreckon.reports.payload import address, base_name, kept, lines, mapping, members, sequence, text
+from deadreckon.reports.payload import (
+    address,
+    base_name,
+    kept,
+    lines,
+    mapping,
+    members,
+    position,
+    sequence,
+    text,
+    texts,
+)
 
 if TYPE_CHECKING:
+    from deadreckon.model.ids import Arch
     from deadreckon.reports.backtrace.fields import Reading
     from deadreckon.reports.sentry.images import Images
 
@@ -28,8 +38,7 @@ PLATFORMS = dict.fromkeys(NATIVE, "native") | {"node": "javascript"}
 
 _CRASH_SIGNALS = frozenset({4, 5, 6, 7, 8, 10, 11, 12})
 """SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, and SIGBUS and SIGSYS as Linux and macOS number them."""
-_MANAGED_ADDRESS = re.compile(r"0[xX]0*")
-_NO_FUNCTION = payload.NAMELESS
+_TEXTS = ("function", "raw_function", "module", "filename", "abs_path", "platform", "context_line")
 
 
 def values(told: Any) -> list[dict[str, Any]]:
@@ -44,9 +53,11 @@ class Stacks:
     def __init__(self, reading: Reading, images: Images, platform: str | None, arch: Arch) -> None:
         self._reading = reading
         self._images = images
-        self._platform = platform
+        self._spoken = PLATFORMS.get(platform, platform) if platform else None
         self._arch = arch
         self.budget = payload.Budget()
+        self.current: int | None = None
+        """The thread that sent the event, where just one says so."""
 
     def exceptions(self, told: Any) -> list[tuple[RawException, Registers | None]]:
         """Return the exceptions, the root cause last, each with the registers of its stack."""
@@ -63,6 +74,7 @@ class Stacks:
         if len(listed) > limit:
             self._reading.problem("limit_exceeded", "threads", f"{len(listed)} of them, the limit is {limit}")
         found = []
+        current = []
         for number, value in enumerate(listed[:limit]):
             known = thread_id(value.get("id"))
             thread = RawThread(number if known is None else known, text(value.get("name"), 1024))
@@ -71,6 +83,9 @@ class Stacks:
             thread.frames = self.frames(stack) or []
             thread.registers = self.registers(stack)
             found.append(thread)
+            if value.get("current") is True:
+                current.append(thread.id)
+        self.current = current[0] if len(current) == 1 else None
         return found
 
     def frames(self, stacktrace: Any, signal: int | None = None) -> list[RawFrame] | None:
@@ -91,7 +106,9 @@ class Stacks:
             return found
         for raw in found[1:]:
             raw.is_return_address = True
-        if found and (adjustment == "all" or (adjustment != "all_but_first" and self._interrupted(found[0], told, signal))):
+        if found and (
+            adjustment == "all" or (adjustment != "all_but_first" and self._interrupted(found[0], told, signal))
+        ):
             found[0].is_return_address = True
         return found
 
@@ -126,7 +143,7 @@ class Stacks:
         found = RawException(
             text(value.get("type"), 4096),
             text(value.get("value")) or "",
-            code=number if number is not None else address(mach.get("exception")),
+            code=number if number is not None and mechanism.get("type") != "mach" else address(mach.get("exception")),
             address=address(mapping(mechanism.get("data")).get("relevant_address")),
             mechanism=text(mechanism.get("type"), 256),
             thread_id=thread_id(value.get("thread_id")),
@@ -138,42 +155,37 @@ class Stacks:
 
     def _frame(self, raw: dict[str, Any]) -> RawFrame:
         get = raw.get
-        function = text(get("function"), 4096)
-        path = text(get("abs_path"), 4096)
-        filename = text(get("filename"), 4096)
-        platform = get("platform") or self._platform
-        platform = PLATFORMS.get(platform, platform) if type(platform) is str else None
+        function, raw_function, module, filename, path, platform, context_line = texts(raw, _TEXTS)
+        platform = PLATFORMS.get(platform, platform) if platform else self._spoken
         native = platform == "native"
-        raw_function = text(get("raw_function") or get("symbol"), 4096)
-        if function in _NO_FUNCTION:
+        if raw_function is None and "symbol" in raw:
+            raw_function = text(raw["symbol"], 4096)
+        if function in payload.NAMELESS:
             # Whoever groups as Sentry does has to see what stood there.
             function, raw_function = None, raw_function if native else raw_function or function
         in_app = get("in_app")
-        line, column = get("lineno"), get("colno")
-        context_line = get("context_line")
         local = get("vars")
         frame = Frame(
             status="symbolicated" if function else "missing_symbol",
             function=function,
             raw_function=raw_function,
-            module=text(get("module"), 4096),
+            module=module,
             filename=filename or (base_name(path) if path else None),
             abs_path=path or (filename if filename and ("/" in filename or "\\" in filename) else None),
-            lineno=line if type(line) is int and 0 < line < 1 << 31 else _position(line),
-            colno=column if type(column) is int and 0 < column < 1 << 31 else _position(column),
+            lineno=position(get("lineno")),
+            colno=position(get("colno")),
             lang=None if native else platform,
-            context_line=context_line[:4096] if type(context_line) is str else None,
-            pre_context=lines(get("pre_context")),
-            post_context=lines(get("post_context")),
-            source_link=text(get("source_link"), 4096),
+            context_line=context_line,
             in_app=in_app if type(in_app) is bool else None,
-            locals=kept(local) if type(local) is dict else members(local) or None,
+            locals=None if local is None else kept(local) if type(local) is dict else members(local) or None,
         )
-        if (package := get("package")) is not None:
-            frame.package = text(package, 4096)
-        if self._images.source_map(path or filename):
-            frame.debug_id = self._images.source_map(path or filename)
-        return RawFrame(None, reported=frame) if get("instruction_addr") is None else self._native(raw, frame)
+        if "pre_context" in raw or "post_context" in raw:
+            frame.pre_context, frame.post_context = lines(get("pre_context")), lines(get("post_context"))
+        if "package" in raw or "source_link" in raw:
+            frame.package, frame.source_link = texts(raw, ("package", "source_link"))
+        if self._images.source_maps:
+            frame.debug_id = self._images.source_maps.get(path or filename or "")
+        return RawFrame(None, False, frame) if get("instruction_addr") is None else self._native(raw, frame)
 
     def _native(self, raw: dict[str, Any], frame: Frame) -> RawFrame:
         """Add a frame's address. Of .NET, an address counts from the beginning of a function."""
@@ -191,19 +203,13 @@ class Stacks:
             frame.origin = {name: kept(raw[name]) for name in ("function_id", "instruction_addr") if name in raw}
             addr = None
         if addr is None:
-            return RawFrame(None, reported=frame)
+            return RawFrame(None, False, frame)
         frame.status = "symbolicated" if frame.function else "missing"
         if self._images.holding(addr) is None:
             frame.symbol_addr = hex(symbol) if symbol and not relative else None
             if image and image <= addr:
                 frame.image_addr, frame.rva = hex(image), hex(addr - image)
-        return RawFrame(addr, reported=frame)
-
-
-def _position(value: Any) -> int | None:
-    """Return a line or a column that is written as text."""
-    told = int(value) if type(value) is str and value.isascii() and value.isdecimal() and len(value) < 10 else 0
-    return told or None
+        return RawFrame(addr, False, frame)
 
 
 def thread_id(value: Any) -> int | None:

@@ -40,6 +40,8 @@ class Finding:
     lineno: int | None = None
     column: int | None = None
     function: str | None = None
+    verdict: bool = False
+    """A message that judges what happened, where others say why the program ends itself."""
     attributes: dict[str, str] = field(default_factory=dict)
 
 

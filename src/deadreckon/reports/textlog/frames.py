@@ -45,6 +45,8 @@ class TextFrame:
     module: str | None = None
     offset: int | None = None
     build_id: str | None = None
+    macho: bool = False
+    """The module is told to be a Mach-O file, of which the build id is the UUID."""
     inline: bool = False
     signal: bool = False
     """The frame stands for a signal handler's trampoline: the address of the next one is exact."""
@@ -57,6 +59,7 @@ _NAMELESS = frozenset(
 )
 _BUILD_ID = re.compile(r"\(BuildId: ([0-9a-fA-F]{1,128})\)$")
 _MODULE_OFFSET = re.compile(r"(.*)\+(0x[0-9a-fA-F]{1,16})", re.DOTALL)
+_BARE_MODULE = re.compile(r"(/\S+|\S+\.so)\+(0x[0-9a-fA-F]{1,16})")
 _ARCH_SUFFIX = re.compile(r":(?:x86_64h?|i386|arm64e?|armv7[a-z]?)$")
 _FUCHSIA = re.compile(r"<([^<>]{0,255}|<[^<>]{1,255}>)>\+(0x[0-9a-fA-F]{1,16})$")
 _LINE = re.compile(r":(\d{1,9}|\?)(?::(\d{1,9}))?$")
@@ -187,11 +190,15 @@ def _take_module(frame: TextFrame, rest: str) -> str:
         return rest[: match.start()].rstrip()
     if rest.endswith("(<unknown module>)"):
         return rest[: -len("(<unknown module>)")].rstrip()
+    if match := _BARE_MODULE.fullmatch(rest):  # Chromium on Android
+        frame.module, frame.offset = match[1], int(match[2], 16)
+        return ""
     if rest.endswith(")"):
         opened = _opening(rest)
         match = _MODULE_OFFSET.fullmatch(rest, opened + 1, len(rest) - 1) if opened >= 0 else None
         if match and match[1]:
             frame.module, frame.offset = _ARCH_SUFFIX.sub("", match[1]), int(match[2], 16)
+            frame.macho = frame.module != match[1]
             return _OFFSET.sub("", rest[:opened].rstrip())
     return rest
 

@@ -55,9 +55,11 @@ _CHECKS = (
     ("Allocation failed", "out of memory", "Out-of-memory"),
     ("unreachable code", "unreachable code", "Unreachable code"),
     ("unimplemented code", "unimplemented code", "Unreachable code"),
-    ("CSA_DCHECK failed", "CSA_DCHECK", "DCHECK failure"),
+    ("CSA_DCHECK failed", "CSA_DCHECK", "ASSERT"),
     ("CSA_ASSERT failed", "CSA_ASSERT", "ASSERT"),
     ("assert.h assertion failed", "assertion", "ASSERT"),
+    ("Assertion failed", "assertion", "ASSERT"),
+    ("RepresentationChangerError", "representation change", "CHECK failure"),
 )
 
 
@@ -89,6 +91,18 @@ def _v8(match: re.Match[str], lines: Sequence[str], at: int) -> Finding:
     if place and place[1].strip():
         found.file, found.lineno = place[1].strip(), decimal(place[2])
     return found
+
+
+def _v8_correctness(_match: re.Match[str], lines: Sequence[str], at: int) -> Finding:
+    """Two builds of V8 disagree: the lines below say which, and on what."""
+    mark = "# V8 correctness "
+    said = [line.removeprefix(mark) for line in lines[at + 1 : at + 12] if line.startswith(mark)]
+    return Finding(Kind.MESSAGE, "v8", "correctness failure", "\n".join(said), "V8 correctness failure")
+
+
+def _v8_sandbox(_match: re.Match[str], _lines: Sequence[str], _at: int) -> Finding:
+    name = "V8 sandbox violation"
+    return Finding(Kind.MESSAGE, "v8", name, name, name, verdict=True)
 
 
 def _v8_runtime(match: re.Match[str], lines: Sequence[str], at: int) -> Finding:
@@ -248,8 +262,7 @@ ROWS: tuple[Row, ...] = (
     ("abort: ", r"^abort: (.*)", _v8_abort),
     ("out of memory", r"^# (Fatal (?:process|JavaScript)\b.* out of memory.*)",
      _message("v8", "out of memory", "Out-of-memory")),
-    ("sandbox violation", r"(V8 sandbox violation) detected",
-     _message("v8", "V8 sandbox violation", "V8 sandbox violation")),
+    ("sandbox violation", r"V8 sandbox violation detected", _v8_sandbox),
     ("CFI: ", r"^(CFI: Most likely a control flow integrity violation)", _message("chromium", "cfi", "Bad-cast")),
     ("FATAL ERROR: ", r"^FATAL ERROR: (.*)", _message("node", "fatal error", "Fatal error")),
     ("ASSERTION FAILED: ", r"ASSERTION FAILED: (.*)", _webkit),
@@ -281,7 +294,9 @@ ROWS: tuple[Row, ...] = (
      _message("glib", "assertion", "ASSERT", value=4, file=1, line=2, function=3)),
     ("CRITICAL", r"CRITICAL.{0,16}: (\S{1,500}): assertion ['`](.*)' failed",
      _message("glib", "assertion", "ASSERT", value=2, function=1)),
-    ("assertion ", _FILE + r":(\d{1,9}): ?assertion (.{1,1000}?) failed: ",
+    ("assertion ",
+     _FILE + r":(\d{1,9}): ?(?:libc\+\+ Hardening )?assertion "
+     r"(.{1,1000}? failed: .*?)(?:AddressSanitizer:DEADLYSIGNAL|$)",
      _message("libc++", "assertion", "ASSERT", value=3, file=1, line=2)),
     ("assert failure: ", r"(?:\] ([^\s:]{1,1000}):(\d{1,9})\] )?assert failure: (.*)",
      _message("assert", "assertion", "ASSERT", value=3, file=1, line=2)),
@@ -294,6 +309,5 @@ ROWS: tuple[Row, ...] = (
     ("CANNOT LINK", r"(library \S.*)",
      _message("loader", "missing library", "Missing-library")),
     ("GPU process exited", r"(GPU process exited unexpectedly.*)", _message("chromium", "GPU process", "GPU failure")),
-    ("V8 correctness failure", r"(V8 correctness failure)",
-     _message("v8", "correctness failure", "V8 correctness failure")),
+    ("V8 correctness failure", r"V8 correctness failure", _v8_correctness),
 )  # fmt: skip

@@ -39,6 +39,7 @@ class _Image:
     base: int
     end: int
     build_id: str | None = None
+    macho: bool = False
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Images:
             # An executable at a fixed address: its offsets are addresses as linked, and where the image begins isn't
             # said. Offsets counted from 0 would name wrong functions.
             elif frame.address is not None and frame.address > frame.offset and len(found.images) < max_modules:
-                found._add(frame.module, frame.address - frame.offset, frame.address)
+                found._add(frame.module, frame.address - frame.offset, frame.address, macho=frame.macho)
         if declared:
             found._declared(declared, frames, max_modules)
         if not absolute:
@@ -78,8 +79,8 @@ class Images:
         found._without_overlaps()
         return found
 
-    def _add(self, name: str, base: int, address: int, build_id: str | None = None) -> None:
-        image = self.images.setdefault((name, base), _Image(name, base, base))
+    def _add(self, name: str, base: int, address: int, build_id: str | None = None, *, macho: bool = False) -> None:
+        image = self.images.setdefault((name, base), _Image(name, base, base, macho=macho))
         image.end = min(max(image.end, address + 1), _TOP - 1)
         image.build_id = image.build_id or build_id
 
@@ -137,23 +138,26 @@ class Images:
         found = []
         for image in self.images.values():
             build_id = image.build_id or self.build_ids.get(image.name)
+            if image.macho and build_id is not None:
+                build_id = build_id[:32]  # Versions of the platform follow.
             found.append(
                 Module(
                     image.base,
                     image.end - image.base,
                     code_file=image.name,
                     code_id=build_id,
-                    debug_id=_debug_id(build_id),
+                    debug_id=_debug_id(build_id, macho=image.macho),
                     relative=self.relative.get(image.name) == image.base,
                 )
             )
         return found
 
 
-def _debug_id(build_id: str | None) -> str | None:
+def _debug_id(build_id: str | None, *, macho: bool) -> str | None:
     if build_id is None or len(build_id) % 2:
         return None
     try:
-        return str(DebugId.from_build_id(bytes.fromhex(build_id)))
+        make = DebugId.from_macho_uuid if macho else DebugId.from_build_id
+        return str(make(bytes.fromhex(build_id)))
     except ValueError:
         return None

@@ -29,6 +29,8 @@ __all__ = ["crashes_of", "frames_of", "read_log"]
 MAX_CRASHES = 256
 """Crashes that one log is read for: a leak checker or a race detector may report thousands."""
 
+_GO_ON = frozenset({"ThreadSanitizer", "LeakSanitizer", "UndefinedBehaviorSanitizer"})
+"""Tools after whose reports a program goes on, unless it is told otherwise."""
 _SECONDARY = re.compile(
     r"^\s*(?:(?:previously |last )?(?:freed|allocated|deallocated)\b.*(?:here|from|by .*):?$"
     r"|(?:(?:registered|created|destroyed|acquired|locked|unlocked|stored|first|last)\b|Mutex |Thread |Previous "
@@ -37,6 +39,7 @@ _SECONDARY = re.compile(
     r"|^(?:Allocated|Freed|Last potentially|Second to last|Backtrace for thread|Workqueue) ?.*$",
 )
 """Lines above stacks that don't show the death: where memory was allocated, a thread begun, a mutex taken."""
+_KERNEL_SYMBOL = re.compile(r"\b([A-Za-z_][\w.]{0,250})\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}")
 _SUMMARY = re.compile(r"SUMMARY: \w+Sanitizer: (.*)")
 _LOCATED = re.compile(r"(0x[0-9a-f]{1,16} is (?:located|a wild).*|Address 0x[0-9a-f]{1,16} is .*)")
 _REGISTER_ARCHES = (
@@ -64,8 +67,8 @@ class _Death:
             for finding in self.findings:
                 if finding.kind is kind:
                     return finding
-        # A shell and a signal handler tell of the same signal; the one with the address says more.
-        return next((f for f in self.findings if f.address is not None), self.findings[0])
+        # A shell, a fuzzer and a signal handler tell of the same signal; the one with the address says most.
+        return min(self.findings, key=lambda f: (f.address is None, f.mechanism == "libfuzzer"))
 
     def secondary(self, stack: Stack) -> bool:
         """Whether a stack shows something else than the death."""
@@ -160,7 +163,10 @@ def _crash_of(
     primary = death.primary
     images = Images.of(declared, (f for s in death.stacks for f in s.frames), limits.max_modules)
     own = _own_stack(death)
-    crash = RawCrash(form, level="fatal", message=None)
+    if primary.mechanism == "kernel" and own is not None:
+        _add_program_counter(own, lines[death.first : death.end])
+    ended = primary.mechanism not in _GO_ON or any(f.kind is Kind.SIGNAL for f in death.findings)
+    crash = RawCrash(form, level="fatal" if ended else "error")
     crash.pid = next((f.pid for f in death.findings if f.pid is not None), None)
     thread = next((f.thread for f in death.findings if f.thread is not None), 0)
     exact = _exact(primary, own, death)
@@ -189,6 +195,17 @@ def _crash_of(
     return crash
 
 
+def _add_program_counter(own: Stack, lines: Sequence[str]) -> None:
+    """Put the function that an oops stopped in above its callers: x86 lists only these as the call trace."""
+    for line in lines:
+        word = next((w for w in ("RIP: ", "PC is at", "pc : ") if w in line), None)
+        match = _KERNEL_SYMBOL.search(line, line.index(word)) if word else None
+        if match:
+            if own.frames[0].function != match[1]:
+                own.frames.insert(0, TextFrame("kernel", Adjusted.CALLERS_RETURN, function=match[1]))
+            return
+
+
 def _exceptions(death: _Death, own: Stack | None, thread: int | None) -> list[RawException]:
     primary = death.primary
     chain = [primary]
@@ -196,6 +213,8 @@ def _exceptions(death: _Death, own: Stack | None, thread: int | None) -> list[Ra
         # What the program said before, or a tool about the report itself, is the cause of it.
         chain += [f for f in death.findings if f.kind is Kind.MESSAGE][:1]
     address = primary.address
+    if primary.verdict and address is None:
+        address = next((f.address for f in death.findings if f.address is not None), None)
     if primary.mechanism == "gdb" and primary.type in {"SIGTRAP", "SIGILL"} and own is not None:
         address = own.frames[0].address  # For these si_addr is the instruction.
     found = []
@@ -225,10 +244,7 @@ def _describe(lines: Sequence[str], crash: RawCrash, death: _Death) -> None:
     primary = death.primary
     crash_type = primary.crash_type
     for finding in death.findings:
-        if finding.type == "V8 sandbox violation" or (primary.type, finding.type) == (
-            "fatal error",
-            "fuzz target exited",
-        ):
+        if finding.verdict or (primary.type, finding.type) == ("fatal error", "fuzz target exited"):
             crash_type = finding.crash_type
         if finding.kind is Kind.SIGNAL and finding is not primary:
             crash.attributes.setdefault("signal", finding.type)
@@ -305,7 +321,10 @@ _TRAMPOLINES = frozenset({"__restore_rt", "__kernel_rt_sigreturn", "__kernel_sig
 
 
 def _one_place(frame: TextFrame, other: TextFrame) -> bool:
-    return frame.address is not None and frame.address == other.address and frame.function is not None
+    """Whether two frames are a call and what it was inlined into; recursion has the same names at one address too."""
+    if frame.address is None or frame.address != other.address or frame.function is None:
+        return False
+    return (frame.function, frame.line, frame.column) != (other.function, other.line, other.column)
 
 
 def _hidden(above: TextFrame, frame: TextFrame) -> bool:

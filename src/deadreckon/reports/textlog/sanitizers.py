@@ -53,7 +53,7 @@ _TITLES = (
     ("detected memory leaks", "memory leak", ""),
 )
 _TITLE = re.compile(r"([A-Za-z][\w -]{1,80}?)(?= on | \(|:|;|, | in thread|$)")
-_ADDRESS = re.compile(r"(?:\bon (?:unknown )?address |\bon |: |^odr-violation \()(0x[0-9a-f]{1,16})\b")
+_ADDRESS = re.compile(r"(?:\bon (?:unknown )?address |\bon |: |^odr-violation \(|; heap object \[)(0x[0-9a-f]{1,16})\b")
 _THREAD = re.compile(r"\bT(\d{1,7})\)?(?: \(([^)]{0,64})\))?$|in thread T(\d{1,7})")
 _ACCESS = re.compile(
     r"(?P<access>READ|WRITE|ACCESS|[Rr]ead|[Ww]rite|[Aa]tomic (?:read|write)) of size (?P<size>\d{1,20}|\{\*\})"

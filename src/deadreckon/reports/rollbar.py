@@ -1,0 +1,249 @@
+"""Rollbar's items: what its clients post to ``/api/1/item/``, as JSON or as the field ``payload`` of a form.
+
+Specification: Rollbar's "Items" API, with what its clients send beside it (``trace_chain``, ``crash_report``,
+``telemetry``, ``locals``). Frames are listed with the most recent call last, chains with the root cause last; here
+frames are innermost first. What the event has no field of its own for is in ``attributes`` under Rollbar's name for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from deadreckon.errors import Malformed, ReportError
+from deadreckon.model.crash import RawCrash, RawException, RawFrame
+from deadreckon.model.event import Frame
+from deadreckon.reports import payload
+from deadreckon.reports.backtrace.fields import Reading
+from deadreckon.reports.enclosed import overlay, read_enclosed
+from deadreckon.reports.payload import (
+    base_name,
+    kept,
+    lines,
+    mapping,
+    members,
+    object_of,
+    position,
+    seconds,
+    sequence,
+    text,
+    texts,
+)
+from deadreckon.wire import multipart
+
+if TYPE_CHECKING:
+    from deadreckon.config import ReportLimits
+
+__all__ = ["BODIES", "FINGERPRINT_CHARACTERS", "document", "fingerprint", "read"]
+
+BODIES = ("trace_chain", "trace", "message", "crash_report")
+"""What an item's body may be, the first of them that is there counts; the API takes exactly one."""
+FINGERPRINT_CHARACTERS = 40
+_MAX_TITLE = 255
+_KEPT = ("framework", "context", "server", "client", "custom", "telemetry", "attributes", "metadata")
+_LEVELS = {"critical": "fatal", "error": "error", "warning": "warning", "info": "info", "debug": "debug"}
+_LANGUAGES = {
+    "javascript": "javascript",
+    "node": "javascript",
+    "typescript": "javascript",
+    "python": "python",
+    "ruby": "ruby",
+    "php": "php",
+    "java": "java",
+    "kotlin": "java",
+    "c#": "csharp",
+    "csharp": "csharp",
+    ".net": "csharp",
+    "go": "go",
+    "dart": "dart",
+    "objective-c": "native",
+    "objectivec": "native",
+    "swift": "native",
+    "c++": "native",
+    "rust": "native",
+}
+_PLATFORMS = {"browser": "javascript", "android": "java", "ios": "native", "dart": "dart"}
+_FOREIGN = re.compile(
+    r"(?:^|/)(?:node_modules|site-packages|dist-packages|vendor|gems|bower_components|\.venv|venv|virtualenv)(?:/|$)"
+)
+
+
+def read(data: bytes | memoryview, limits: ReportLimits) -> RawCrash:
+    """Read an item. Raises Malformed where it is none, LimitExceeded where it is too large to hold."""
+    told = document(data)
+    return _crash(mapping(told.get("data")) or told, limits)
+
+
+def document(data: bytes | memoryview) -> dict[str, Any]:
+    """Return a request's JSON: its body, or its form's field ``payload``. Raises Malformed, LimitExceeded."""
+    head = bytes(data[:64]).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head[:1] != b"{" and b"=" in bytes(data[:64]):
+        fields = multipart.fields_of(data)
+        if "payload" not in fields:
+            raise Malformed("Rollbar form", offset=0, expected="a field payload", got=repr(head[:16]))
+        data = fields["payload"].encode()
+    return object_of(data, "Rollbar item")
+
+
+def fingerprint(told: Any) -> str | None:
+    """Return how Rollbar keeps a client's fingerprint: as it is up to 40 characters, of a longer one its SHA-1."""
+    spelled = text(told)
+    if spelled is None or len(spelled) <= FINGERPRINT_CHARACTERS:
+        return spelled
+    return hashlib.sha1(spelled.encode(), usedforsecurity=False).hexdigest()
+
+
+def _crash(data: dict[str, Any], limits: ReportLimits) -> RawCrash:
+    reading = Reading(limits)
+    body = mapping(data.get("body"))
+    kind = next((name for name in BODIES if body.get(name) is not None), None)
+    notifier = mapping(data.get("notifier"))
+    server = mapping(data.get("server"))
+    platform = _platform(data)
+    told = text(data.get("level"), 16)
+    own = fingerprint(data.get("fingerprint"))
+    crash = RawCrash(
+        "rollbar",
+        platform=platform,
+        timestamp=seconds(data.get("timestamp")),
+        event_id=payload.event_id(data.get("uuid")),
+        level=_LEVELS.get((told or "").lower()) or ("info" if kind == "message" else "error"),
+        title=(text(data.get("title")) or "")[:_MAX_TITLE] or None,
+        grouping=[own] if own else None,
+        release=text(data.get("code_version"), 256) or text(server.get("sha"), 256),
+        environment=text(data.get("environment"), 255),
+        user=kept(members(data.get("person"))),
+        request=kept(members(data.get("request"))),
+        diagnostics=reading.diagnostics,
+    )
+    for name in _KEPT:
+        value = data.get(name, body.get(name) if name == "telemetry" else None)
+        if value is not None and value not in ("", {}, []):
+            crash.attributes[name] = kept(value)
+    for name in ("language", "platform"):
+        if (spelled := text(data.get(name), 256)) and spelled != platform:
+            crash.attributes[name] = spelled
+    if crash.event_id is None and (spelled := text(data.get("uuid"), 256)):
+        crash.attributes["uuid"] = spelled
+    if notifier:
+        crash.attributes["sdk"] = {k: kept(v) for k, v in notifier.items() if k != "configured_options"}
+    stacks = _Stacks(reading, platform, text(server.get("root"), 4096), text(notifier.get("name"), 256))
+    if kind in {"trace", "trace_chain"}:
+        chain = sequence(body[kind]) if kind == "trace_chain" else [body[kind]]
+        if len(chain) > payload.MAX_EXCEPTIONS:
+            reading.problem("limit_exceeded", "body.trace_chain", f"{len(chain)} of them")
+        crash.exceptions = [stacks.exception(t) for t in chain[: payload.MAX_EXCEPTIONS] if type(t) is dict]
+    if (message := mapping(body.get("message"))) and kind != "crash_report":
+        crash.message = text(message.get("body"))
+        if extra := {k: kept(v) for k, v in message.items() if k != "body"}:
+            crash.attributes["message"] = extra
+    return _with_report(crash, body, limits) if kind == "crash_report" else crash
+
+
+def _with_report(crash: RawCrash, body: dict[str, Any], limits: ReportLimits) -> RawCrash:
+    """Read the report of a crash that mobile clients send as text (Apple's or PLCrashReporter's)."""
+    told = body["crash_report"]
+    raw = text(mapping(told).get("raw"), 16 << 20) or text(told, 16 << 20)
+    try:
+        if raw is None:
+            raise Malformed("body.crash_report", expected="raw, a text", got=type(told).__name__)
+        found = read_enclosed(raw.encode(), "crash_report", limits)[0]
+    except ReportError as e:
+        crash.message = (raw or "")[:4096] or None
+        Reading(limits, crash.diagnostics).problem(e.code, "body.crash_report", str(e))
+        return crash
+    overlay(found, crash)
+    found.format = "rollbar"
+    return found
+
+
+def _platform(data: dict[str, Any]) -> str:
+    """Return the platform: by the language, whose version may follow it, else by where the program runs."""
+    for name, known in (("language", _LANGUAGES), ("framework", {"node-js": "javascript"}), ("platform", _PLATFORMS)):
+        spelled = (text(data.get(name), 256) or "").lower()
+        found = known.get(spelled) or known.get(spelled.partition(" ")[0])
+        if found:
+            return found
+    if "javascript" in mapping(data.get("client")):
+        return "javascript"
+    return (text(data.get("language"), 64) or "other").lower().partition(" ")[0]
+
+
+class _Stacks:
+    """Reads traces and their frames; ``root`` is where the application's own code lies."""
+
+    def __init__(self, reading: Reading, platform: str, root: str | None, notifier: str | None) -> None:
+        self._reading = reading
+        self._lang = None if platform == "native" else platform
+        self._root = root.replace("\\", "/").rstrip("/") + "/" if root and root.strip("/") else None
+        # rollbar.js counts columns from 0 under Node and from 1 in browsers.
+        self._first_column = 0 if notifier == "node_rollbar" else 1
+        self._budget = payload.Budget()
+        self._files: dict[str, tuple[str, bool | None]] = {}
+
+    def exception(self, trace: dict[str, Any]) -> RawException:
+        """Return what a trace says was thrown, with its stack."""
+        thrown = mapping(trace.get("exception"))
+        details = {k: kept(v) for k, v in thrown.items() if k not in {"class", "message"} and v is not None}
+        return RawException(
+            text(thrown.get("class"), 4096),
+            text(thrown.get("message")) or "",
+            mechanism="rollbar",
+            frames=self._frames(trace.get("frames")),
+            details=details,
+        )
+
+    def _frames(self, told: Any) -> list[RawFrame] | None:
+        listed = [f for f in sequence(told) if type(f) is dict]
+        before = self._budget.dropped
+        listed = self._budget.take(listed)
+        if self._budget.dropped > before:
+            self._reading.problem(
+                "frame_limit", "trace.frames", f"the outermost {self._budget.dropped - before} frames"
+            )
+        listed.reverse()
+        return [RawFrame(None, False, self._frame(f)) for f in listed] or None
+
+    def _frame(self, raw: dict[str, Any]) -> Frame:
+        get = raw.get
+        path, function, module, code = texts(raw, ("filename", "method", "class_name", "code"))
+        column = get("colno")
+        if type(column) is int and not self._first_column:
+            column += 1
+        local, arguments = get("locals"), get("args")
+        frame = Frame(
+            status="missing_symbol",
+            function=None if function in payload.NAMELESS else function,
+            raw_function=function if function in payload.NAMELESS else None,
+            module=module,
+            abs_path=path,
+            lineno=position(get("lineno")),
+            colno=position(column),
+            lang=self._lang,
+            context_line=code,
+            locals=None if local is None else kept(local) if type(local) is dict else members(local) or None,
+            args=kept(arguments) if type(arguments) is list and arguments else None,
+        )
+        if type(context := get("context")) is dict:
+            frame.pre_context, frame.post_context = lines(context.get("pre")), lines(context.get("post"))
+        if "kwargs" in raw:
+            frame.kwargs = kept(members(raw["kwargs"])) or None
+        if frame.function:
+            frame.status = "symbolicated"
+        if path:
+            known = self._files.get(path)
+            if known is None:
+                known = self._files[path] = self._place(path)
+            frame.filename, frame.in_app = known
+        return frame
+
+    def _place(self, path: str) -> tuple[str, bool | None]:
+        """Say which part of a path counts, and whether the code is the application's own: what lies below its root."""
+        if self._root is None:
+            return base_name(path), None
+        spelled = path.replace("\\", "/")
+        if not spelled.startswith(self._root):
+            return base_name(path), False
+        below = spelled[len(self._root) :]
+        return below or base_name(path), _FOREIGN.search(below) is None
