@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deadreckon import Engine
-from deadreckon.config import ReportLimits
+from deadreckon.config import Config, ReportLimits
 from deadreckon.errors import LimitExceeded, Malformed, Unsupported
 from deadreckon.model.ids import Arch
 from deadreckon.reports import Probe, detect
@@ -123,6 +125,23 @@ def test_frames_are_looked_up_by_uuid_and_in_their_calls(tmp_path: Path) -> None
     assert event.level == "fatal"
     (_, unknown) = event.threads[1].frames or []
     assert (unknown.status, unknown.instruction_addr) == ("unknown_image", "0x99")
+
+
+@pytest.mark.parametrize("arch", ["arm64", "x86_64"])
+def test_a_real_librarys_dsym(fixtures: Path, tmp_path: Path, arch: str) -> None:
+    """Every instruction of the Mach-O fixture is in the function, file and line that llvm-symbolizer says."""
+    facts = json.loads((fixtures / "macho/truth.json").read_text())[arch]
+    report = Report()
+    cpu = processor(ARM64 if arch == "arm64" else X86_64)
+    report.add_image(BASE, 0x4000, "/a/liborchard.dylib", uuid.UUID(facts["uuid"]).bytes, cpu)
+    report.set_machine(ARM64 if arch == "arm64" else X86_64)
+    for number_, address in enumerate(facts["addresses"]):
+        report.add_thread(number_, [frame(BASE + int(address, 16))], crashed=not number_)
+    with Engine(Config(store=str(tmp_path))) as engine:
+        event = engine.process(report.finish(), symbols=[str(fixtures / "macho")])
+    found = [[[f.function, f.abs_path, f.lineno] for f in t.frames or ()] for t in event.threads or ()]
+    assert found == list(facts["addresses"].values())
+    assert len(found) > 100
 
 
 # --- Header ----------------------------------------------------------------------------------------------------------
