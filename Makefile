@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench fixtures doctor libarchive clean
+.PHONY: demo test lint check bench bench-peers fixtures doctor libarchive clean
 
 demo: .venv/run  ## Set up and process the crash that comes with the package
 	$(BIN)/deadreckon demo
@@ -19,6 +19,10 @@ check: lint test
 
 bench: .venv/dev  ## Check answers, then time them against what others do
 	$(BIN)/python benchmarks/lookup.py
+
+bench-peers: .venv/dev  ## Compare with other tools' stacks and speed; installs the tools (needs npm, and a corpus)
+	$(BIN)/python -m benchmarks._peers .venv/peers
+	$(BIN)/python -m benchmarks.minidumps --peers .venv/peers --json .venv/bench-minidumps.json
 
 fixtures:  ## Rebuild native_fixtures/ (needs gcc, g++, gdb)
 	$(PYTHON) native_fixtures/build.py

@@ -90,23 +90,28 @@ def disagreement(ours: Stacks, theirs: Stacks) -> str | None:
     A name that only one side has is no disagreement: the tools do not read the same of every symbol file.
     """
     for number, stack in theirs.items():
-        certain = list(takewhile(lambda f: f.trust in CERTAIN and f.module, stack))
-        own = ours.get(number, [])
-        at = 0
-        for frame in certain:
-            if frame.inline and not (at < len(own) and own[at].inline):
-                continue
-            while at < len(own) and own[at].inline and not frame.inline:
-                at += 1
-            if at >= len(own) or own[at].address != frame.address or _named_differently(own[at], frame):
-                return f"thread {number}: {frame} is {own[at] if at < len(own) else 'missing'}"
-            at += 1
+        own = _calls(ours.get(number, []))
+        certain = takewhile(lambda calls: calls[0].trust in CERTAIN and calls[0].module, _calls(stack))
+        for at, calls in enumerate(certain):
+            if at >= len(own) or own[at][0].address != calls[0].address:
+                return f"thread {number}: {calls[0]} is {own[at][0] if at < len(own) else 'missing'}"
+            for mine, other in zip(own[at], calls, strict=False):
+                pairs = ((mine.function, other.function), (mine.file, other.file), (mine.line, other.line))
+                if any(a and b and a != b for a, b in pairs):
+                    return f"thread {number}: {other} is {mine}"
     return None
 
 
-def _named_differently(ours: Frame, theirs: Frame) -> bool:
-    pairs = ((ours.function, theirs.function), (ours.file, theirs.file), (ours.line, theirs.line))
-    return any(a and b and a != b for a, b in pairs)
+def _calls(stack: Sequence[Frame]) -> list[list[Frame]]:
+    """Split a stack into its physical frames, each followed by what was inlined into it, outermost first."""
+    found: list[list[Frame]] = []
+    inlined: list[Frame] = []
+    for frame in stack:
+        inlined.append(frame)
+        if not frame.inline:
+            found.append(inlined[::-1])
+            inlined = []
+    return found
 
 
 # -- what the stacks are known to be -----------------------------------------------------------------------------------

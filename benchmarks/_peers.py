@@ -89,6 +89,7 @@ _FOUND_BY = {
     "call frame info with scanning": "cfi_scan",
     "previous frame's frame pointer": "frame_pointer",
     "stack scanning": "scan",
+    "simulating a return from leaf function": "leaf",  # Tried where Windows x64 code has no rule: a guess as well.
     "inline record": "inline",
 }
 _COUNTER = re.compile(r"\b(?:rip|eip|pc) = 0x([0-9a-f]+)")

@@ -27,7 +27,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from difflib import SequenceMatcher
@@ -40,7 +39,7 @@ from deadreckon.inputs import open_input
 from deadreckon.reports import elfcore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 REQUIRED = 0.99
 COUNTS = ("agree", "missing", "extra", "wrong")
@@ -64,6 +63,7 @@ SCRIPTS = {
     "sums": "define f(n) { if (n < 2) return 1; return f(n - 1) + f(n - 2); }\nf(40)\n2 ^ 9 ^ 9\n",
     "text.awk": 'BEGIN { while (1) { s = s "aa"; gsub(/a+/, "b", s); if (length(s) > 99) s = "" } }',
     "calls.scm": "(define (f n) (if (< n 2) 1 (+ (f (- n 1)) (f (- n 2))))) (let loop () (f 25) (loop))",
+    "calls.js": "function f(n) { return n < 2 ? 1 : f(n - 1) + f(n - 2) } for (;;) JSON.stringify([f(20)])",
     "text.lua": "while true do ('a'):rep(999):gsub('a+', function(s) return load('return 1')() end) end",
     "makefile": "all:\n\tsleep 99\n",
     "sorts.pl": "sub f { $_[0] < 2 || f($_[0] - 1) + f($_[0] - 2) } while (1) { f(9); @a = sort map { $_ * 7 } 1..99 }",
@@ -100,6 +100,7 @@ PROGRAMS = (
     Program("lua5.4", ("text.lua",)),
     Program("make", ("-f", "makefile")),
     Program("mawk", ("-f", "text.awk")),
+    Program("node", ("calls.js",)),
     Program("node", ("-e", "setInterval(() => {}, 10000)")),
     Program("openssl", ("speed", "-seconds", "9", "rsa4096")),
     Program("openssl", ("speed", "-seconds", "9", "-evp", "aes-256-gcm")),
@@ -119,7 +120,7 @@ PROGRAMS = (
     Program("xz", ("-T2", "-9c", "--block-size=4MiB"), _NOISE),
     Program("zstd", ("-T2", "-19", "-c"), _NOISE),
 )
-# Nobody can tell what is right in code that is generated without unwind information.
+# Nobody can tell what is right in code that is generated without unwind information and without frame pointers.
 _ENVIRONMENT = {"TERM": "dumb", "LC_ALL": "C", "GUILE_JIT_THRESHOLD": "-1"}
 
 
@@ -246,7 +247,7 @@ class Row:
     core: str
     threads: int = 0
     frames: int = 0
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     differences: list[dict[str, Any]] = field(default_factory=list)
 
@@ -256,15 +257,21 @@ class Row:
         return f"{self.program:12}{self.core:8}" + "".join(f"{number:9}" for number in numbers)
 
 
-def compare(ours: list[int], theirs: list[int]) -> Counter[str]:
+def compare(ours: list[int], theirs: list[int]) -> dict[str, int]:
     """Count the frames of one thread that agree, and those that don't; COUNTS."""
-    counts = Counter(dict.fromkeys(COUNTS, 0))
+    counts = dict.fromkeys(COUNTS, 0)
     for tag, i, j, k, m in SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():
         both = min(j - i, m - k)
         counts["agree" if tag == "equal" else "wrong"] += both
         counts["missing"] += j - i - both
         counts["extra"] += m - k - both
     return counts
+
+
+def added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Add up what ``compare`` counted."""
+    listed = list(counts)
+    return {name: sum(found[name] for found in listed) for name in COUNTS}
 
 
 def examine(engine: Engine, row: Row, core: Path, debug: str) -> Row:
@@ -293,7 +300,7 @@ def examine(engine: Engine, row: Row, core: Path, debug: str) -> Row:
     judge = {**by_gdb, **{thread: stack for thread, stack in by_eu_stack.items() if thread not in failed}}
     for name, theirs in (("judge", judge), ("eu_stack", by_eu_stack), ("gdb", by_gdb)):
         threads = {*ours, *theirs}
-        row.counts[name] = sum((compare(ours.get(n, []), theirs.get(n, [])) for n in threads), Counter())
+        row.counts[name] = added(compare(ours.get(n, []), theirs.get(n, [])) for n in threads)
     row.threads, row.frames = len(judge), sum(map(len, judge.values()))
     for thread in sorted(n for n in {*ours, *judge} if ours.get(n) != judge.get(n)):
         stacks = {"ours": ours, "eu_stack": by_eu_stack, "gdb": by_gdb}
@@ -331,7 +338,7 @@ def cores(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[Row, Pat
 
 def summary(rows: list[Row], seed: int) -> dict[str, Any]:
     """Add up all cores; an agreement is the share of both sides' frames that are the same."""
-    counts = {name: sum((row.counts[name] for row in rows), Counter()) for name in rows[0].counts}
+    counts = {name: added(row.counts[name] for row in rows) for name in rows[0].counts}
     times = {name: [row.seconds[name] for row in rows] for name in rows[0].seconds}
     return {
         "question": "frames of real cores that are those of eu-stack (of gdb where it fails), and seconds a core",
@@ -340,8 +347,8 @@ def summary(rows: list[Row], seed: int) -> dict[str, Any]:
         "programs": len({row.program for row in rows}),
         "threads": sum(row.threads for row in rows),
         "frames": sum(row.frames for row in rows),
-        **{name: counts["judge"][name] for name in COUNTS},
-        "agreement": {name: round(found["agree"] / max(found.total(), 1), 5) for name, found in counts.items()},
+        **counts["judge"],
+        "agreement": {name: round(found["agree"] / max(sum(found.values()), 1), 5) for name, found in counts.items()},
         "seconds_median": {name: round(statistics.median(found), 4) for name, found in times.items()},
         "seconds_mean": {name: round(statistics.mean(found), 4) for name, found in times.items()},
         "ours_to": {

@@ -45,6 +45,7 @@ Source = str | os.PathLike[str] | bytes | memoryview
 
 _HASHED = 64 << 20
 """How much of a mapped file is in memory at once while it is hashed."""
+_SMALL = 1 << 20
 _IN_MEMORY = 64 << 20
 """How many bytes of an archive's crashes are held in memory until its symbols are known; the rest waits in files."""
 
@@ -63,14 +64,14 @@ class Crash:
 
 
 def open_input(source: Source) -> Data:
-    """Return an input's bytes; a file is mapped, not read. Raises OSError."""
+    """Return an input's bytes; a file is mapped, unless it is small. Raises OSError."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, memoryview):
         return source.tobytes()
-    with open(source, "rb") as file:
-        # Pipes and /proc files have no size to map by; an empty file can't be mapped.
-        return _map(file.fileno()) if os.fstat(file.fileno()).st_size else file.read()
+    with open(source, "rb", buffering=0) as file:
+        # Pipes and /proc files have no size to map by. Mapping costs more than reading what is small.
+        return _map(file.fileno()) if os.fstat(file.fileno()).st_size > _SMALL else file.readall()
 
 
 def size_of(source: Source) -> int | None:

@@ -155,10 +155,8 @@ class _Walker:
         if image is None or not self.executable(address - 1, image):
             return 0
         rva = address - 1 - image.start
-        if image.names:
-            if not _last(image.names, rva):
-                return 0
-        elif image.rows and _last(image.rows, rva) is None:
+        named, ruled = bool(_last(image.names, rva)), _last(image.rows, rva) is not None
+        if (image.names or image.rows) and not named and not ruled:
             return 0
         called = self.follows_call(address, image)
         return int(rva + 1 not in image.entries) if called is None else 2 * called

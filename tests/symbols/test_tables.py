@@ -286,7 +286,7 @@ def test_rules_of_windows_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "function", "rules"),
     [
-        ("symbolic/fixtures/windows/crash.pdb", "_CxxThrowException", False),
+        ("symbolic/fixtures/windows/crash.pdb", "_CxxThrowException", True),
         ("symbolic/fixtures/macos/crash.dSYM/Contents/Resources/DWARF/crash", "main", False),
     ],
 )

@@ -9,11 +9,29 @@
 static struct {
     struct exception_pointers *pointers;
     unsigned long thread;
-    void *happened, *written;
     unsigned steps;
 } crash;
 
-static char text[1 << 20];
+#define TRAP_FLAG 0x100
+/* Offsets in CONTEXT. */
+#ifdef _WIN64
+#define EFLAGS 68
+#define STACK_POINTER 152
+#define PROGRAM_COUNTER 248
+#define PROBE_PUSHES 16
+#else
+#define EFLAGS 192
+#define STACK_POINTER 196
+#define PROBE_PUSHES 4
+#endif
+
+#define SINGLE_STEP 0x80000004UL
+#define STACK_OVERFLOW 0xc00000fdUL
+
+extern char probe_stack[] __asm__("__chkstk");
+/* The compiler's routine for large frames. */
+
+static char text[1 << 16];
 static unsigned text_length;
 
 static void put(const char *s) {
@@ -42,9 +60,9 @@ static void *create(const char *name) {
 #ifdef _WIN64
 static unsigned char context[1232] __attribute__((aligned(16)));
 
-/* Walk the crashed stack with the system's unwinder. Offsets are those of CONTEXT's Rsp and Rip. */
+/* Walk the crashed stack with the system's unwinder. */
 static void put_walk(const unsigned char *from) {
-    word *sp = (word *)(context + 152), *pc = (word *)(context + 248);
+    word *sp = (word *)(context + STACK_POINTER), *pc = (word *)(context + PROGRAM_COUNTER);
     for (unsigned i = 0; i < sizeof context; i++)
         context[i] = from[i];
     for (unsigned frames = 0; frames < 2000; frames++) {
@@ -64,10 +82,35 @@ static void put_walk(const unsigned char *from) {
 }
 #endif
 
-/* A thread of its own writes: the crashed one may have no stack left. */
-static unsigned long API write_dump(void *unused) {
-    WaitForSingleObject(crash.happened, FOREVER);
+/* Of the system's modules, take the two that threads start in. The path's case is the system's. */
+static int API choose_module(void *unused, const struct minidump_question *question, unsigned long *flags) {
+    static const char *const wanted[] = {"ferry.exe", "winch.dll", "kernel32.dll", "ntdll.dll"};
+    if (unused || question->kind != MODULE_QUESTION)
+        return 1;
+    const unsigned short *name = question->path;
+    for (const unsigned short *s = name; *s; s++)
+        if (*s == '\\' || *s == '/')
+            name = s + 1;
+    for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const char *w = wanted[i];
+        const unsigned short *s = name;
+        while (*w && *w == (*s >= 'A' && *s <= 'Z' ? *s + 32 : *s))
+            w++, s++;
+        if (!*w && !*s)
+            return 1;
+    }
+    *flags = 0;
+    return 0;
+}
+
+static void write_dump(void) {
     struct exception_record *record = crash.pointers->record;
+    char *sp = *(char **)(crash.pointers->context + STACK_POINTER);
+    /* What could not note anything: a call to nowhere has pushed where to return to, the routine has also pushed more. */
+    if (record->address == 0)
+        trail.address[trail.length++] = *(void **)sp;
+    else if ((word)record->address - (word)probe_stack < 64)
+        trail.address[trail.length++] = *(void **)(sp + PROBE_PUSHES);
     put_number("thread", crash.thread);
     put_number("code", record->code);
     put_number("pc", (word)record->address);
@@ -86,30 +129,34 @@ static unsigned long API write_dump(void *unused) {
     CloseHandle(file);
     struct minidump_exception about = {crash.thread, crash.pointers, 0};
     file = create("ferry.dmp");
-    int done = MiniDumpWriteDump(GetCurrentProcess(), GetCurrentProcessId(), file, 0, &about, 0, 0);
+    struct minidump_callback callback = {choose_module, 0};
+    int done = MiniDumpWriteDump(GetCurrentProcess(), GetCurrentProcessId(), file, 0, &about, 0, &callback);
     CloseHandle(file);
     TerminateProcess(GetCurrentProcess(), done ? 99 : 98);
+}
+
+static unsigned long API scribe(void *unused) {
+    write_dump();
     return unused != 0;
 }
 
+/* The thread that crashed writes, as it should be in the dump with the exception's context; if it has stack left. */
 static long API on_crash(struct exception_pointers *pointers) {
     crash.pointers = pointers;
     crash.thread = GetCurrentThreadId();
-    SetEvent(crash.happened);
-    WaitForSingleObject(crash.written, FOREVER);
+    if (pointers->record->code == STACK_OVERFLOW)
+        WaitForSingleObject(CreateThread(0, 0, scribe, 0, 0, 0), FOREVER);
+    write_dump();
     return 0;
 }
 
-#define SINGLE_STEP 0x80000004UL
-#define TRAP_FLAG 0x100
-#ifdef _WIN64
-#define EFLAGS 68
-#else
-#define EFLAGS 192
-#endif
-
-/* Go on until enough instructions were executed. The trap flag is off in a handler. */
-static long API on_step(struct exception_pointers *pointers) {
+/*
+ * Go on until enough instructions were executed; the trap flag is off in a handler. An overflow has no time to lose: the
+ * system takes more stack to come to the filter.
+ */
+static long API on_exception(struct exception_pointers *pointers) {
+    if (pointers->record->code == STACK_OVERFLOW)
+        return on_crash(pointers);
     if (pointers->record->code != SINGLE_STEP || crash.steps == 0)
         return 0;
     if (--crash.steps == 0)
@@ -145,10 +192,7 @@ int NOINLINE main(const char *name) {
 
 void start(void) {
     NOTE();
-    crash.happened = CreateEventA(0, 1, 0, 0);
-    crash.written = CreateEventA(0, 1, 0, 0);
-    CreateThread(0, 0, write_dump, 0, 0, 0);
     SetUnhandledExceptionFilter(on_crash);
-    AddVectoredExceptionHandler(1, on_step);
+    AddVectoredExceptionHandler(1, on_exception);
     ExitProcess(main(next_word(GetCommandLineA())));
 }

@@ -177,14 +177,16 @@ def plausible(address, kind, code, memory):
         return 0
     columns = modules[m]
     rva = before - mod_start[m]
+    # A function has a name or an unwind rule; a stripped library has names for those it exports only.
+    known = not columns[M_N_RANGES] and not columns[M_ROWS]
     if columns[M_N_RANGES]:
         i = find(view_u32(columns[M_RANGES], columns[M_N_RANGES]), columns[M_N_RANGES], rva)
-        if i < 0 or view_u32(columns[M_LOCS], columns[M_N_RANGES])[i] == NO_RULE:
-            return 0
-    if columns[M_ROWS]:
+        known = i >= 0 and view_u32(columns[M_LOCS], columns[M_N_RANGES])[i] != NO_RULE
+    if not known and columns[M_ROWS]:
         i = find(view_u32(columns[M_RVA], columns[M_ROWS]), columns[M_ROWS], rva)
-        if not columns[M_N_RANGES] and (i < 0 or view_u32(columns[M_RULE], columns[M_ROWS])[i] == NO_RULE):
-            return 0
+        known = i >= 0 and view_u32(columns[M_RULE], columns[M_ROWS])[i] != NO_RULE
+    if not known:
+        return 0
     called = _follows_call(address, kind, m, code, memory)
     if called >= 0:
         return 2 * called

@@ -61,7 +61,8 @@ class Probe:
         if self.head.removeprefix(_BOM).lstrip()[:1] != b"{" or len(self.data) > _JSON_BYTES:
             return {}
         text = bytes(self.data)
-        return _members(text) if text.count(b",") <= jsontext.MAX_VALUES else {}
+        many = len(text) > jsontext.MAX_VALUES and text.count(b",") > jsontext.MAX_VALUES
+        return {} if many else _members(text)
 
     @cached_property
     def first_line(self) -> dict[str, msgspec.Raw]:

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -206,10 +206,13 @@ def unmatched(
 
     ``said`` are diagnostics there are already; what is in them isn't said again.
     """
+    files = [p for p in paths if isinstance(p, SymbolPath) and os.path.isfile(p.path)]
+    if not files:
+        return []
     known = {i for m in modules for i in (m.debug_id, m.code_id and normalize_code_id(m.code_id)) if i}
     found = []
-    for source in paths:
-        if not isinstance(source, SymbolPath) or not os.path.isfile(source.path) or source.mappings():
+    for source in files:
+        if source.mappings():
             continue
         ids = source.identities()
         if not ids or known & ids or any(source.path in (d.message or "") for d in said):
@@ -280,7 +283,21 @@ class _Search:
     unavailable: dict[str, str] = field(default_factory=dict)
     bundles: list[str] = field(default_factory=list)
 
-    def local(self, paths: Iterable[SymbolPath]) -> None:
+    def local(self, paths: Sequence[SymbolPath]) -> None:
+        """Look in local places; once more where an executable, found by its code id, has told the id of its PDB.
+
+        Dumps by wine's dbghelp have no CodeView records, nor have those of modules whose headers were paged out.
+        """
+        self._local(paths)
+        learned = next((t.info for t in self.found if t.info.get("format") == "pe" and t.info.get("debug_id")), None)
+        if self.module.debug_id is None and learned is not None:
+            name = self.module.debug_file or f"{_stem(self.module.code_file)}.pdb"
+            self.module = replace(self.module, debug_id=learned["debug_id"], debug_file=name)
+            self.found.clear()
+            self.problems.clear()
+            self._local(paths)
+
+    def _local(self, paths: Sequence[SymbolPath]) -> None:
         for source in paths:
             # Directories are not read for more once nothing is missing; a file may be a source bundle.
             if _complete(self.found) and os.path.isdir(source.path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,12 +37,14 @@ class ArchRules:
     slot: int = -1
     resync: bool = False
 
+    @lru_cache(maxsize=8)  # noqa: B019  (one object for each architecture, for good)
     def chain_rows(self) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
         """Return the conventions as kernels/_chain.py takes them."""
         registers = REGISTER_SETS[self.arch]
         rows = [(registers.index(name), *offsets) for name, *offsets in self.chains]
         return np.array(rows, np.int64).reshape(-1, 4)
 
+    @lru_cache(maxsize=64)  # noqa: B019
     def parameters(self, mask: int, *, strict: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Return the row of kernels/_parameters.py; ``strict``: the frame pointer's register is in general use."""
         from deadreckon.kernels import _parameters as unwind  # noqa: PLC0415  (numba is loaded when a stack is walked)

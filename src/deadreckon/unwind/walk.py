@@ -79,10 +79,10 @@ def modules_on_stacks(crash: RawCrash) -> NDArray[np.int64]:
     found = np.concatenate(words)
     if crash.arch in ARCHITECTURES:
         found = found & np.uint64(ARCHITECTURES[crash.arch].address_mask(crash))
-    at_module = np.searchsorted(start, found, side="right") - 1
-    inside = (at_module >= 0) & (found <= end[np.maximum(at_module, 0)])
+    found = found[(found >= start[0]) & (found <= end.max())]  # Most words are no pointers at all.
+    at_module = start.searchsorted(found, side="right") - 1
     hit = np.zeros(len(crash.modules), np.bool_)
-    hit[order[at_module[inside]]] = True
+    hit[order[at_module[found <= end[at_module]]]] = True
     return np.flatnonzero(hit)
 
 

@@ -38,9 +38,10 @@ def decode(data: bytes | memoryview, what: str) -> Any:
     if len(data) > MAX_BYTES:
         raise LimitExceeded("json.max_bytes", MAX_BYTES, len(data), what)
     text = bytes(data).removeprefix(_BOM)
-    values = sum(map(text.count, (b",", b"[", b"{")))
-    if values > MAX_VALUES:
-        raise LimitExceeded("json.max_values", MAX_VALUES, values, what)
+    if len(text) > MAX_VALUES:  # A value takes a byte at least.
+        values = sum(map(text.count, (b",", b"[", b"{")))
+        if values > MAX_VALUES:
+            raise LimitExceeded("json.max_values", MAX_VALUES, values, what)
     try:
         return msgspec.json.decode(text)
     except RecursionError as e:

@@ -68,6 +68,32 @@ def _gather_index(context: Context) -> NDArray[np.int64]:
 _GATHER = {context: _gather_index(context) for context in CONTEXTS}
 
 
+_FEW = 8
+
+
+def _gather(
+    buffer: NDArray[np.uint8], rvas: list[int], context: Context, rows: NDArray[np.uint64]
+) -> NDArray[np.uint32]:
+    """Fill the registers of many contexts, and return their flags."""
+    raw = buffer[np.array(rvas, np.int64)[:, None] + _GATHER[context]]
+    rows[:, : len(context.registers)] = raw[:, 4:].view(f"<u{context.arch.word_size}")
+    flags: NDArray[np.uint32] = raw[:, :4].view("<u4")[:, 0]
+    return flags
+
+
+def _one_by_one(
+    buffer: NDArray[np.uint8], rvas: list[int], context: Context, rows: NDArray[np.uint64]
+) -> NDArray[np.uint32]:
+    """Do the same for a small dump, of which thousands come."""
+    word = context.arch.word_size
+    flags = []
+    for row, rva in zip(rows, rvas, strict=True):
+        raw = buffer[rva : rva + context.needed].tobytes()
+        flags.append(int.from_bytes(raw[context.flags : context.flags + 4], "little"))
+        row[: len(context.registers)] = [int.from_bytes(raw[at : at + word], "little") for at in context.registers]
+    return np.array(flags, np.uint32)
+
+
 def read_contexts(
     buffer: NDArray[np.uint8], locations: Sequence[tuple[int, int]], arch: Arch
 ) -> list[Registers | None]:
@@ -87,12 +113,9 @@ def read_contexts(
         fit = [i for i in pending if locations[i][0] >= least and locations[i][1] + context.needed <= len(buffer)]
         if not fit:
             continue
-        rvas = np.array([locations[i][1] for i in fit], np.int64)
-        raw = buffer[rvas[:, None] + _GATHER[context]]
-        flags = raw[:, :4].view("<u4")[:, 0]
         count = len(context.registers)
         rows = np.zeros((len(fit), WIDTH), np.uint64)
-        rows[:, :count] = raw[:, 4:].view(f"<u{context.arch.word_size}")
+        flags = (_one_by_one if len(fit) <= _FEW else _gather)(buffer, [locations[i][1] for i in fit], context, rows)
         valid = (1 << count) - 1
         named = flags & context.cpu != 0
         if not own:

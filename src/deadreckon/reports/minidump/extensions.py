@@ -137,7 +137,8 @@ _LSB_KEYS = {
 
 def linux_cpu_info(reading: Reading, stream: Stream) -> None:
     """Read the first processor of MD_LINUX_CPU_INFO (/proc/cpuinfo): model and microcode."""
-    for key, value in _colon_lines(reading.dump, stream):
+    first, _, _ = reading.dump.text(stream.rva, stream.size, "utf-8").partition("\n\n")
+    for key, value in _colon_lines(first):
         if not key:
             break
         if name := {"model name": "cpu_model", "Hardware": "cpu_model", "microcode": "cpu_microcode"}.get(key):
@@ -147,16 +148,16 @@ def linux_cpu_info(reading: Reading, stream: Stream) -> None:
 def linux_proc_status(reading: Reading, stream: Stream) -> None:
     """Read MD_LINUX_PROC_STATUS (/proc/self/status). Its name is cut to 15 characters: the module list's is better."""
     crash = reading.crash
-    for key, value in _colon_lines(reading.dump, stream):
+    for key, value in _colon_lines(reading.dump.text(stream.rva, stream.size, "utf-8")):
         if key == "Pid" and crash.pid is None and value.isdecimal() and len(value) <= 10:
             crash.pid = int(value)
         elif key == "Name" and not crash.process_name:
             crash.process_name = value
 
 
-def _colon_lines(dump: Dump, stream: Stream) -> Iterator[tuple[str, str]]:
+def _colon_lines(text: str) -> Iterator[tuple[str, str]]:
     """Split lines of ``key : value``; an empty line has an empty key."""
-    for line in dump.text(stream.rva, stream.size, "utf-8").split("\n"):
+    for line in text.split("\n"):
         key, _, value = line.partition(":")
         yield key.strip(), value.strip(" \t\0")
 

@@ -7,6 +7,7 @@ stream contradicts its structure. Rules beside the headers: rust-minidump and Br
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from deadreckon.reports.minidump import layouts
 from deadreckon.reports.minidump.layouts import ProcessorArchitecture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -216,6 +217,8 @@ def _placed(dump: Dump, stream: Stream, found: list[Module]) -> list[Module]:
 
 def _versions(info: NDArray[np.void], os_name: str | None) -> list[str | None]:
     """Return the version in each VS_FIXEDFILEINFO, None where there is none."""
+    if not (info["dwSignature"] == layouts.VS_FFI_SIGNATURE).any():
+        return [None] * len(info)
     words = np.stack([info[name] for name in layouts.FILE_VERSION], axis=1)
     if os_name in {"Windows", "macOS", "iOS"}:
         # Elsewhere, Mozilla's writer puts the four numbers of a library's version in the four words.
@@ -225,40 +228,56 @@ def _versions(info: NDArray[np.void], os_name: str | None) -> list[str | None]:
 
 
 def _codeview(dump: Dump, module: Module, rva: int, size: int, os_name: str | None) -> None:
-    """Read a module's CodeView record: debug id, debug file and, outside Windows, code id. Zero identifies nothing.
+    """Read a module's CodeView record: debug id, debug file and, outside Windows, code id."""
+    record = dump.taken(rva, min(size, dump.limits.max_string_bytes))
+    identity = _identity(record, os_name) if len(record) <= _REMEMBERED else _identity.__wrapped__(record, os_name)
+    if identity is None:
+        raise Malformed("CodeView record", offset=rva, expected="a whole record", got=f"{size} bytes")
+    module.debug_id, code_id, debug_file = identity
+    module.code_id = code_id or module.code_id
+    module.debug_file = module.code_file if debug_file == _OWN_NAME else debug_file
+
+
+_REMEMBERED = 512
+"""Bytes of a record that is worth remembering: the crashes of one system have the same modules again and again."""
+_OWN_NAME = "\0"
+
+
+@lru_cache(maxsize=16_384)
+def _identity(record: bytes, os_name: str | None) -> tuple[str | None, str | None, str | None] | None:
+    """Return what a CodeView record says: (debug id, code id, debug file); None where it is cut. Zero is no id.
 
     A record may have an id and no name: GNU ld's ``--build-id`` writes such ones into PE files, which hold their DWARF
     themselves: heob32.exe in thread_name_list.dmp.
     """
-    record = dump.taken(rva, min(size, dump.limits.max_string_bytes))
+    debug_id = code_id = None
     signature = record[:4]
     if signature == layouts.CV_RSDS and len(record) >= 24:
         guid = record[4:20]
         if guid != _NIL:
-            module.debug_id = _debug_id(guid, int.from_bytes(record[20:24], "little"))
+            debug_id = _debug_id(guid, int.from_bytes(record[20:24], "little"))
             if os_name in {"macOS", "iOS"}:
-                module.code_id = module.debug_id[:36].replace("-", "")
+                code_id = debug_id[:36].replace("-", "")
         name = record[24:]
     elif signature == layouts.CV_ELF:
         build_id = record[4:]
         if any(build_id):
-            module.code_id = build_id.hex()
+            code_id = build_id.hex()
             if any(build_id[:16]):
-                module.debug_id = str(DebugId.from_build_id(build_id))
-        module.debug_file = module.code_file
-        return
+                debug_id = str(DebugId.from_build_id(build_id))
+        return debug_id, code_id, _OWN_NAME
     elif signature == layouts.CV_NB10 and len(record) >= 16:
         # PDB 2.0 has a time stamp where later ones have a GUID: it becomes the GUID's first field.
         guid = record[8:12].ljust(16, b"\0")
         if guid != _NIL:
-            module.debug_id = _debug_id(guid, int.from_bytes(record[12:16], "little"))
+            debug_id = _debug_id(guid, int.from_bytes(record[12:16], "little"))
         name = record[16:]
     elif signature in {layouts.CV_RSDS, layouts.CV_NB10}:
-        raise Malformed("CodeView record", offset=rva, expected="a whole record", got=f"{size} bytes")
+        return None
     else:
-        return
+        return None, None, None
     end = name.find(b"\0")
-    module.debug_file = str(name if end < 0 else name[:end], "utf-8", "replace") or None
+    return debug_id, code_id, str(name if end < 0 else name[:end], "utf-8", "replace") or None
 
 
 _NIL = bytes(16)
@@ -379,6 +398,8 @@ def memory_map(reading: Reading) -> MemoryMap:
             f"{int(cut.sum())} of {len(cut)} memory ranges end outside the file",
             {"offset": int(offset[first]), "expected": int(size[first]), "got": int(left[first])},
         )
+    if len(address) <= _FEW:
+        return _few_ranges(zip(address.tolist(), size.tolist(), offset.tolist(), left.tolist(), strict=True), dump)
     # ~address is how much follows an address before the last one.
     end = address + np.minimum(np.minimum(size, left), ~address)
     order = np.lexsort((~end, address))
@@ -389,6 +410,24 @@ def memory_map(reading: Reading) -> MemoryMap:
     kept = start < end
     offset += start - address
     return MemoryMap(start[kept], end[kept], offset[kept].astype(np.int64), dump.buffer)
+
+
+_FEW = 64
+
+
+def _few_ranges(ranges: Iterable[tuple[int, int, int, int]], dump: Dump) -> MemoryMap:
+    """Do the same for a small dump, of which thousands come: a dozen numpy calls take longer than a few steps."""
+    last = (1 << 64) - 1
+    found = [(address, -min(address + min(size, left), last), offset) for address, size, offset, left in ranges]
+    kept: list[tuple[int, int, int]] = []
+    covered = 0
+    for address, end, offset in sorted(found):
+        start = max(address, covered)
+        if start < -end:
+            kept.append((start, -end, offset + start - address))
+            covered = -end
+    starts, ends, offsets = zip(*kept, strict=True) if kept else ((), (), ())
+    return MemoryMap(np.array(starts, np.uint64), np.array(ends, np.uint64), np.array(offsets, np.int64), dump.buffer)
 
 
 _PAGE_ACCESS = np.zeros(512, np.uint8)

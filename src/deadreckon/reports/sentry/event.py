@@ -120,7 +120,7 @@ def _current_names(document: dict[str, Any]) -> dict[str, Any]:
     inner = document.get("event")
     if type(inner) is dict and "issue_title" in document:  # An issue that is none of an error, around its event.
         document = {"message": document["issue_title"], "fingerprint": document.get("fingerprint"), **inner}
-    if not any(name.startswith(_LEGACY) for name in document):
+    if not [name for name in document if name.startswith(_LEGACY)]:
         return document
     found = {}
     for name, value in document.items():
@@ -150,10 +150,13 @@ def _platform(told: str | None, event: dict[str, Any]) -> str:
 
 def _arch(event: dict[str, Any], contexts: dict[str, Any]) -> Arch:
     """Return the architecture: the device's, else the one that all images tell."""
-    device = Arch.parse(text(mapping(contexts.get("device")).get("arch"), 64) or "")
+    told = text(mapping(contexts.get("device")).get("arch"), 64)
+    device = Arch.parse(told) if told else Arch.UNKNOWN
     if device is not Arch.UNKNOWN:
         return device
     images = sequence(mapping(event.get("debug_meta")).get("images"))[:1024]
+    if not images:
+        return Arch.UNKNOWN
     found = {Arch.parse(text(i.get("arch"), 64) or "") for i in images if type(i) is dict} - {Arch.UNKNOWN}
     return found.pop() if len(found) == 1 else Arch.UNKNOWN
 
