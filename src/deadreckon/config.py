@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchiveLimits",
     "Config",
+    "MapLimits",
     "RemoteLimits",
     "ReportLimits",
     "SourceConfig",
@@ -96,6 +97,18 @@ class SymbolLimits:
         for rule in self.source_remap:
             if not re.fullmatch(r"\s*[^\s=][^=]*=>.*", rule):
                 raise ConfigError(f"symbols.source_remap: {rule!r}: expected prefix=>prefix")
+
+
+@dataclass(frozen=True, slots=True)
+class MapLimits:
+    """What one JavaScript source map may hold."""
+
+    max_bytes: int = 1 * GiB
+    max_segments: int = 50_000_000
+    """Of 20 bytes each once decoded; generated lines count as well."""
+    max_sections: int = 100_000
+    max_depth: int = 8
+    """Index maps within index maps."""
 
 
 _LAYOUTS = frozenset(
@@ -224,6 +237,7 @@ class Config:
     report: ReportLimits = field(default_factory=ReportLimits)
     unwind: UnwindLimits = field(default_factory=UnwindLimits)
     symbols: SymbolLimits = field(default_factory=SymbolLimits)
+    maps: MapLimits = field(default_factory=MapLimits)
     sources: tuple[SourceConfig, ...] = ()
     """Remote sources, asked in this order for what local ones lack; TOML ``[[sources]]``."""
     remote: RemoteLimits = field(default_factory=RemoteLimits)

@@ -212,8 +212,7 @@ columns before the line's first segment; a line without segments; a line after t
 def json_text(raw: bytes) -> str | None:
     """Return the text that a JSON string stands for, None where the bytes are no JSON string.
 
-    A lone surrogate (half an escaped pair, seen in minified emoji tables) becomes U+FFFD, and so does what is not UTF-8:
-    neither may cost a map its other names.
+    A lone surrogate (half an escaped pair, seen in tables of emoji) becomes U+FFFD, and so does what is not UTF-8.
     """
     if raw[:1] != b'"':
         return None
@@ -308,7 +307,7 @@ class SourceMapTable:
 
     Texts. ``sources``, ``roots`` (the sourceRoot that goes before it), ``contents`` u32[s, 2] and ``names`` u32[m, 2]
     are spans (start, end) of JSON strings, quotes included, in ``text`` u8: the map's own bytes, in which nothing is
-    decoded before it is asked for. An empty span is null. ``ignored`` u8[s] tells sources of somebody else (ignoreList).
+    decoded before it is asked for. An empty span is null. ``ignored`` u8[s] tells sources of others (ignoreList).
 
     ``info``: ``file``, ``debug_id`` (canonical), ``chunk_id``, ``problems`` (what was left out, in words),
     ``sections``, and where further fields lie (``objects.sourcemap.extra``). ``functions``, ``scopes`` and
@@ -330,6 +329,8 @@ class SourceMapTable:
     functions: FunctionTable | None = None
     scopes: ScopeTable | None = None
     source_lines: LineTable | None = None
+    decoded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What was asked for before, kept by those who decoded it."""
 
     def __len__(self) -> int:
         return len(self.column)
