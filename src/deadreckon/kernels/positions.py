@@ -26,6 +26,8 @@ __all__ = ["Positions", "look_up", "look_up_functions"]
 _MAX_SAME = 64
 """Segments of one position that are asked for a name; real maps have up to a dozen, a hostile one millions."""
 
+_WIDTH = 16
+
 _RU8, _RU32, _RI32 = (array(kind, readonly=True) for kind in (types.uint8, types.uint32, types.int32))
 _RI32_2D = array(types.int32, 2, readonly=True)
 _RI64 = array(types.int64, readonly=True)
@@ -35,77 +37,96 @@ _RI64 = array(types.int64, readonly=True)
     types.void(
         *(_RU32, _RU32, _RI32, _RI32_2D, _RU8, _RI64, _RI64),
         *(array(types.int64), array(types.int32, 2), array(types.uint8)),
+        *(array(types.int64), array(types.int64), array(types.int64)),
     )
 )
-def _look_up(lines, first, column, place, ranged, wanted_line, wanted_column, segment, found, state):
-    """Fill ``segment``, ``found`` and ``state`` for each wanted position."""
+def _look_up(lines, first, column, place, ranged, wanted_line, wanted_column, segment, found, state, row, low, length):
+    """Fill ``segment``, ``found`` and ``state`` for each wanted position.
+
+    As many positions are searched in step as ``row``, ``low`` and ``length`` have room for: one after the other would
+    wait for memory at each step.
+    """
     rows = len(lines)
-    for i in range(len(wanted_line)):
-        line = wanted_line[i]
-        limit = wanted_column[i]
-        segment[i] = -1
-        for field in range(4):
-            found[i, field] = -1
-        # Where every line has segments, a line's row is its number.
-        row = min(line, rows - 1)
-        if row < 0 or lines[row] != line:
-            low = np.int64(0)
-            length = np.int64(rows)
-            while length > 0:
-                half = length >> 1
-                if np.int64(lines[low + half]) <= line:
-                    low += half + 1
-                    length -= half + 1
-                else:
-                    length = half
-            row = low - 1
-        low = np.int64(0)
-        here = row >= 0 and lines[row] == line
-        before = True
-        if here:
-            low = np.int64(first[row])
-            length = np.int64(first[row + 1]) - low
-            while length > 1:
-                half = length >> 1
-                low += half if column[low + half] <= limit else 0
-                length -= half
-            before = column[low] > limit
-        if before:
-            state[i] = BEFORE_FIRST if here else EMPTY_LINE if row + 1 < rows else NO_LINE
-            # A range mapping goes on until the next segment, whichever line that is on.
-            low = np.int64(first[row]) - 1 if here else np.int64(first[row + 1]) - 1 if row >= 0 else np.int64(-1)
-            if len(ranged) == 0 or low < 0 or ranged[low] == 0 or place[low, 0] < 0 or limit < 0:
+    count = len(wanted_line)
+    empty = np.int64(lines[rows - 1]) + 1 - rows if rows else np.int64(0)
+    for block in range(0, count, len(row)):
+        size = min(len(row), count - block)
+        # The line's row, or that of the last line before it: its number, less the empty lines before it.
+        more = False
+        for j in range(size):
+            row[j] = max(min(wanted_line[block + j] - empty, rows - 1), 0)
+            length[j] = max(min(wanted_line[block + j] + 1, rows) - row[j], 1)
+            more |= length[j] > 1
+        while more:
+            more = False
+            for j in range(size):
+                half = length[j] >> 1
+                row[j] += half if np.int64(lines[row[j] + half]) <= wanted_line[block + j] else 0
+                length[j] -= half
+                more |= length[j] > 1
+        # The last segment of the row at or before the column.
+        for j in range(size):
+            low[j] = 0
+            length[j] = 0
+            if rows and lines[row[j]] == wanted_line[block + j]:
+                low[j] = np.int64(first[row[j]])
+                length[j] = np.int64(first[row[j] + 1]) - low[j]
+                more |= length[j] > 1
+        while more:
+            more = False
+            for j in range(size):
+                half = length[j] >> 1
+                low[j] += half if np.int64(column[low[j] + half]) <= wanted_column[block + j] else 0
+                length[j] -= half
+                more |= length[j] > 1
+        for j in range(size):
+            i = block + j
+            at = low[j]
+            here = row[j]
+            segment[i] = -1
+            for field in range(4):
+                found[i, field] = -1
+            line = wanted_line[i]
+            limit = wanted_column[i]
+            if rows == 0 or np.int64(lines[here]) > line:
+                state[i] = EMPTY_LINE if rows else NO_LINE
                 continue
-            row -= 1 if here else 0
-            original = place[low, 1] + (line - np.int64(lines[row]))
-            if (original | limit) >> 31 != 0:
+            if length[j] == 0 or np.int64(column[at]) > limit:
+                state[i] = BEFORE_FIRST if length[j] else EMPTY_LINE if here + 1 < rows else NO_LINE
+                # A range mapping goes on until the next segment, whichever line that is on.
+                here -= 1 if length[j] else 0
+                if len(ranged) == 0 or here < 0 or limit < 0:
+                    continue
+                at = np.int64(first[here + 1]) - 1
+                original = place[at, 1] + (line - np.int64(lines[here]))
+                if ranged[at] == 0 or place[at, 0] < 0 or (original | limit) >> 31 != 0:
+                    continue
+                segment[i] = at
+                state[i] = MAPPED
+                found[i, 0] = place[at, 0]
+                found[i, 1] = original
+                found[i, 2] = limit
                 continue
-            segment[i] = low
+            segment[i] = at
+            if place[at, 0] < 0:
+                state[i] = UNMAPPED
+                continue
             state[i] = MAPPED
-            found[i, 0] = place[low, 0]
-            found[i, 1] = original
-            found[i, 2] = limit
-            continue
-        segment[i] = low
-        if place[low, 0] < 0:
-            state[i] = UNMAPPED
-            continue
-        state[i] = MAPPED
-        for field in range(4):
-            found[i, field] = place[low, field]
-        if len(ranged) and ranged[low]:
-            original = place[low, 2] + (limit - column[low])
-            found[i, 2] = original if original >> 31 == 0 else np.int64(place[low, 2])
-            if original != place[low, 2]:
+            for field in range(4):
+                found[i, field] = place[at, field]
+            beyond = limit - np.int64(column[at])
+            if len(ranged) and ranged[at] and beyond:
+                # The name is that of the segment's own position.
+                found[i, 2] = min(place[at, 2] + beyond, np.int64(0x7FFF_FFFF))
                 found[i, 3] = -1
-        if place[low, 3] < 0:
-            stop = max(np.int64(first[row]), low - _MAX_SAME)
-            at = low - 1
-            while at >= stop and column[at] == column[low]:
-                if place[at, 3] >= 0:
-                    found[i, 3] = place[at, 3]
-                    break
-                at -= 1
+            elif place[at, 3] < 0:
+                stop = max(np.int64(first[here]), at - _MAX_SAME)
+                other = at - 1
+                while other >= stop and column[other] == column[at]:
+                    if place[other, 3] >= 0:
+                        found[i, 3] = place[other, 3]
+                        break
+                    other -= 1
 
 
 @kernel(types.void(_RU32, _RI32_2D, _RI32_2D, array(types.int32)))
@@ -159,9 +180,10 @@ def look_up(table: SourceMapTable, lines: ArrayLike, columns: ArrayLike) -> Posi
     count = len(wanted_line)
     found = Positions(np.empty(count, np.int64), np.empty((count, 4), np.int32), np.empty(count, np.uint8))
     t = table
+    row, low, length = np.empty((3, _WIDTH), np.int64)
     _look_up(
-        *(t.lines, t.first, t.column, t.place, t.ranged),
-        *(wanted_line, wanted_column, found.segment, found.place, found.state),
+        *(t.lines, t.first, t.column, t.place, t.ranged, wanted_line, wanted_column),
+        *(found.segment, found.place, found.state, row, low, length),
     )
     return found
 

@@ -6,6 +6,7 @@
     by-id/v1/c0/C0BCC3F1...0/<content>.0.table  its tables, one for each object in it
     derived/v1/ab/<key>.json, <key>.0.table     the same of a file named with --symbols
     remote/...                                  debug files fetched from remote sources (remote.py)
+    maps/v1/ab/<key>.table                      source maps of JavaScript (maps.py)
     index-1.1.sqlite                            what is where (index.py), made from the manifests
     tmp/                                        spooled archive members and the like
 
@@ -186,9 +187,13 @@ class SymbolStore:
         return answer
 
     def _publish(self, manifest: Path, answer: dict[str, Any], files: list[Path]) -> None:
-        """Write a manifest, whose tables are all there, and keep the store below its limit."""
+        """Write a manifest, whose tables are all there."""
         write_manifest(manifest, answer)
-        size, limit = self.index.put(manifest, *files), self._limits.store_max_bytes
+        self.note(manifest, *files)
+
+    def note(self, *files: Path) -> None:
+        """Record files that were added to the store, and keep it below its limit."""
+        size, limit = self.index.put(*files), self._limits.store_max_bytes
         if size is None or not limit or size <= limit or time.monotonic() < self._no_room_until:
             return
         from deadreckon.symbols.housekeeping import make_room  # noqa: PLC0415
