@@ -299,7 +299,7 @@ class Mappings:
 
     def ordered(self) -> Mappings:
         """Return the segments sorted by generated position; those of one position keep their order."""
-        if not self.unordered:
+        if not self.unordered or not len(self.column):
             return self
         line = np.repeat(self.lines, np.diff(self.first)).astype(np.int64)
         order = np.argsort(line << 32 | self.column, kind="stable")

@@ -333,7 +333,7 @@ def members(
     keys = np.flatnonzero(tape[:, 0] == _KEY)
     if len(keys) > _MAX_MEMBERS:
         raise LimitExceeded("members of a JSON object", _MAX_MEMBERS, len(keys), what)
-    after = np.append(keys[1:], count)
+    after = np.append(keys, count)[1:]
     for row, following in zip(keys.tolist(), after.tolist(), strict=True):
         _, name, name_end = tape[row].tolist()
         kind, value, value_end = tape[row + 1].tolist()

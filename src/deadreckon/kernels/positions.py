@@ -27,6 +27,8 @@ _MAX_SAME = 64
 """Segments of one position that are asked for a name; real maps have up to a dozen, a hostile one millions."""
 
 _WIDTH = 16
+_BEYOND = 1 << 32
+"""A line and a column after every one that a table may have."""
 
 _RU8, _RU32, _RI32 = (array(kind, readonly=True) for kind in (types.uint8, types.uint32, types.int32))
 _RI32_2D = array(types.int32, 2, readonly=True)
@@ -173,8 +175,8 @@ class Positions:
 
 def look_up(table: SourceMapTable, lines: ArrayLike, columns: ArrayLike) -> Positions:
     """Look up generated positions: 0-based lines, 0-based columns in UTF-16 units (byte offsets for bytecode)."""
-    wanted_line = np.ascontiguousarray(lines, np.int64)
-    wanted_column = np.ascontiguousarray(columns, np.int64)
+    wanted_line = np.clip(np.asarray(lines, np.int64), -1, _BEYOND)
+    wanted_column = np.clip(np.asarray(columns, np.int64), -1, _BEYOND)
     if wanted_line.shape != wanted_column.shape or wanted_line.ndim != 1:
         raise ValueError(f"as many lines as columns, in one dimension: {wanted_line.shape}, {wanted_column.shape}")
     count = len(wanted_line)
