@@ -116,6 +116,8 @@ def test_what_ended_a_text() -> None:
         ("AAAA;A!AA", decode.BAD_CHARACTER, 6),
         ("AAAA,g", decode.UNFINISHED, 6),
         ("AAAA,g,A", decode.UNFINISHED, 6),
+        ("AAAA,g\\", decode.BAD_CHARACTER, 6),
+        ("AAAA,AA\\/", decode.BAD_CHARACTER, 7),
         ("A,AAA,A", decode.BAD_FIELDS, 2),
         ("AAAAAA", decode.BAD_FIELDS, 0),
         ("A,ggggggE", decode.TOO_LARGE, 9),

@@ -149,6 +149,9 @@ def _decode(text, digits, sections, lines, first, column, place, ends, errors, t
                         elif digit & 31:
                             value |= _TOO_LARGE
                         weight += 5
+                    if digit == _END and at < end:
+                        status = BAD_CHARACTER
+                        break
                     if digit >= 64 or value > 0xFFFF_FFFF:
                         status = UNFINISHED if digit >= 64 else TOO_LARGE
                         break
@@ -169,6 +172,9 @@ def _decode(text, digits, sections, lines, first, column, place, ends, errors, t
                 fields += 1
                 kind = digits[text[at]]
             if status:
+                break
+            if kind == _END and at < end:
+                status = BAD_CHARACTER
                 break
             if fields != 4 and fields != 5 and fields != 1:
                 status = BAD_FIELDS

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from deadreckon.objects.sourcemap.check import MapError, check
 from deadreckon.objects.sourcemap.envelope import from_data_url
-from deadreckon.objects.sourcemap.functions import functions
+from deadreckon.objects.sourcemap.functionmaps import functions
 from deadreckon.objects.sourcemap.lines import all_lines, source_lines
 from deadreckon.objects.sourcemap.reactnative import (
     bytecode_column,
@@ -23,7 +22,8 @@ from deadreckon.objects.sourcemap.reactnative import (
     segment,
 )
 from deadreckon.objects.sourcemap.reader import read
-from deadreckon.objects.sourcemap.scopes import OriginalFrame, frames_at, scopes
+from deadreckon.objects.sourcemap.scopesfield import OriginalFrame, frames_at, scopes
+from deadreckon.objects.sourcemap.strict import MapError, check
 
 if TYPE_CHECKING:
     from deadreckon.model.tables import SourceMapTable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from deadreckon.objects.sourcemap.functions import json_value
+from deadreckon.objects.sourcemap.functionmaps import json_value
 
 if TYPE_CHECKING:
     from deadreckon.model.tables import SourceMapTable

@@ -78,12 +78,11 @@ def read(data: bytes | memoryview, limits: MapLimits | None = None) -> SourceMap
     try:
         return _Reader(text, limits, final=False).table()
     except _EscapedError:
-        # PHP's json_encode writes "/" as "\/", in mappings too.
         return _Reader(_rewritten(text), limits, final=True).table()
 
 
 class _EscapedError(Exception):
-    """Escapes stand where nobody needs them: in a member's name, in mappings."""
+    """The name of a member has escapes, so that it can't be told by its bytes."""
 
 
 def _rewritten(text: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -116,7 +115,10 @@ class _Reader:
         if counts[0] > self.limits.max_segments:
             raise LimitExceeded("maps.max_segments", self.limits.max_segments, counts[0])
         mappings = decode.decode_mappings(text, sections, counts)
-        self._judge(mappings, regular=b"sections" not in found)
+        if self._escaped(mappings):
+            text, sections = self._unescaped(sections)
+            mappings = decode.decode_mappings(text, sections, decode.count_segments(text, sections))
+        self._judge(mappings, sections, regular=b"sections" not in found)
         self._mark(mappings)
         mappings = mappings.ordered()
         return SourceMapTable(
@@ -130,7 +132,7 @@ class _Reader:
             _joined(lists.contents),
             np.concatenate([np.zeros(0, np.uint8), *lists.ignored]),
             _joined(lists.names),
-            text,
+            self.text,
             {**info, **self._identity(found), "problems": self.problems, "sections": self.sections},
         )
 
@@ -248,13 +250,27 @@ class _Reader:
                     ignored[index] = 1
         return ignored
 
-    def _judge(self, mappings: decode.Mappings, *, regular: bool) -> None:
-        """Note what was wrong with mappings. Raises Malformed where it ends the map, _EscapedError."""
+    def _escaped(self, mappings: decode.Mappings) -> bool:
+        """Tell whether mappings have JSON escapes: hermesc and PHP's json_encode write a backslash before each /."""
+        ended = mappings.ends[mappings.ends[:, 0] == decode.BAD_CHARACTER, 1]
+        return bool(np.any(self.text[ended] == ord("\\")))
+
+    def _unescaped(self, sections: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the mappings of all parts without escapes, and where they are."""
+        texts = [
+            (json_text(self._raw(part.found[b"mappings"])) or "").encode("latin-1", "replace") for part in self.parts
+        ]
+        sections = sections.copy()
+        lengths = np.array([len(each) for each in texts], np.int64)
+        sections[:, 0] = np.cumsum(lengths + 1) - lengths - 1
+        sections[:, 1] = sections[:, 0] + lengths
+        return np.frombuffer(b'"'.join([*texts, b""]), np.uint8), sections
+
+    def _judge(self, mappings: decode.Mappings, sections: NDArray[np.int64], *, regular: bool) -> None:
+        """Note what was wrong with mappings. Raises Malformed where it ends the map."""
         for number in np.flatnonzero(mappings.ends[:, 0]).tolist():
             status, offset, _ = mappings.ends[number].tolist()
-            if status == decode.BAD_CHARACTER and self.text[offset] == ord("\\") and not self.final:
-                raise _EscapedError
-            start = self.parts[number].found[b"mappings"].start + 1
+            start = int(sections[number, 0])
             where = f"{self.parts[number].where}mappings"
             if status == decode.TOO_LARGE and regular:
                 raise Malformed(where, offset=offset - start, got=FAULTS[status])

@@ -16,7 +16,7 @@ from deadreckon.config import MapLimits
 from deadreckon.errors import LimitExceeded
 from deadreckon.kernels import decode
 from deadreckon.model.ids import DebugId
-from deadreckon.objects.sourcemap import ranged, scopes
+from deadreckon.objects.sourcemap import ranged, scopesfield
 from deadreckon.objects.sourcemap.envelope import content
 from deadreckon.objects.sourcemap.reader import FAULTS
 
@@ -132,7 +132,7 @@ class _Checker:
         for name in ("ignoreList", "x_google_ignoreList"):
             self._indices(value, where, name, sources)
         if (text := self._string(value, where, "scopes")) is not None:
-            for message in scopes.decode(text, sources, names)[1]:
+            for message in scopesfield.decode(text, sources, names)[1]:
                 self.add(f"{where}scopes", message)
         text = self._string(value, where, "rangeMappings")
         return self._mappings(mappings, where, sources, names, text) if isinstance(mappings, str) else None
@@ -144,7 +144,7 @@ class _Checker:
             return
         for index, item in enumerate(found):
             if not _integral(item) or not 0 <= item < sources:
-                self.add(f"{where}{name}[{index}]", f"expected an index of sources, 0 to {sources - 1}")
+                self.add(f"{where}{name}[{index}]", f"expected the index of one of {sources} sources")
 
     def _mappings(self, text: str, where: str, sources: int, names: int, ranges: str | None) -> tuple[int, int] | None:
         field = f"{where}mappings"
