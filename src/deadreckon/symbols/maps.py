@@ -95,15 +95,24 @@ def open_map(path: Path) -> SourceMapTable:
         scopes=ScopeTable(**found["scope"]),
         source_lines=LineTable(**found["line"]),
     )
-    lengths = [
-        (len(table.first), len(table.lines) + 1),
-        (len(table.place), len(table.column)),
-        (int(table.first[-1]) if len(table.first) else 0, len(table.column)),
-        *((len(each), len(table.sources)) for each in (table.roots, table.contents, table.ignored)),
-    ]
-    if any(a != b for a, b in lengths) or len(table.ranged) not in {0, len(table.column)}:
-        raise Malformed(f"map file {path.name}", expected="columns of one length")
+    functions = table.functions
+    assert functions is not None
+    sources = len(table.sources)
+    whole = (
+        len(table.place) == len(table.column)
+        and len(table.ranged) in {0, len(table.column)}
+        and all(len(each) == sources for each in (table.roots, table.contents, table.ignored, functions.origin))
+        # The kernels take these for granted.
+        and _ascends(table.first, len(table.lines), len(table.column))
+        and _ascends(functions.first, sources, len(functions.at))
+    )
+    if not whole:
+        raise Malformed(f"map file {path.name}", expected="columns that fit each other")
     return table
+
+
+def _ascends(first: NDArray[np.uint32], rows: int, end: int) -> bool:
+    return len(first) == rows + 1 and first[0] == 0 and first[-1] == end and bool(np.all(first[1:] >= first[:-1]))
 
 
 def _cut(table: SourceMapTable) -> SourceMapTable:
@@ -165,7 +174,7 @@ class MapStore:
         self._open: OrderedDict[str, tuple[SourceMapTable, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, data: bytes | memoryview | mmap.mmap) -> SourceMapTable:
+    def read(self, data: bytes | bytearray | memoryview | mmap.mmap) -> SourceMapTable:
         """Return the table of a map's bytes. Raises Malformed, LimitExceeded."""
         return self._read(data)[0]
 
@@ -198,7 +207,7 @@ class MapStore:
         if self._note is not None:
             self._note(path)
 
-    def _read(self, data: bytes | memoryview | mmap.mmap) -> tuple[SourceMapTable, Path | None]:
+    def _read(self, data: bytes | bytearray | memoryview | mmap.mmap) -> tuple[SourceMapTable, Path | None]:
         """Return the table, and the file that it is stored in if it is."""
         target = self._place(_digest(data))
         if (found := self._opened(target)) is not None:
