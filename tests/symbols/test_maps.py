@@ -18,10 +18,13 @@ from deadreckon.model.tables import SourceMapTable
 from deadreckon.objects import sourcemap
 from deadreckon.symbols import housekeeping, maps
 from deadreckon.symbols.maps import MapStore, open_map, write_map
+from deadreckon.symbols.sources import SymbolPath
 from deadreckon.symbols.store import SymbolStore
+from deadreckon.symbols.tablefile import TABLE_VERSION
 from synth.sourcemap import function_map, index_map, source_map
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SEGMENTS = [(0, 3, 0, 1, 1, 0), (2, 5, 1, 2, 2, 1), (2, 9), (4, 0, 0, 3, 3)]
@@ -254,7 +257,7 @@ def test_using_a_map_is_noted(store: Path) -> None:
 def test_files_of_other_versions_are_left_alone(store: Path, symbols: SymbolStore) -> None:
     MapStore(Config()).read(DATA)
     (file,) = tables(store)
-    old = store / "maps" / "v0" / file.relative_to(store / "maps" / f"v{maps.MAP_VERSION}")
+    old = store / "maps" / "v0" / file.relative_to(store / "maps" / f"v{TABLE_VERSION}")
     old.parent.mkdir(parents=True)
     file.rename(old)
     os.utime(old, (time.time() - 5000,) * 2)
@@ -269,3 +272,72 @@ def test_the_files_header_is_json(store: Path) -> None:
     header = json.loads(data[16 : 16 + int.from_bytes(data[12:16], "little")])
     assert header["info"]["debug_id"] == "11111111-1111-1111-1111-111111111111"
     assert "map.place" in {column[0] for column in header["columns"]}
+
+
+# --- Imported, and named with --symbols -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def building() -> Iterator[SymbolStore]:
+    store = SymbolStore(Config())
+    yield store
+    store.close()
+
+
+def test_maps_are_imported_by_debug_id(tmp_path: Path, building: SymbolStore) -> None:
+    path = tmp_path / "app.js.map"
+    path.write_bytes(DATA)
+    added = building.add(str(path))
+    (info,) = added.objects
+    assert added.problem is None
+    assert (info["debug_id"], info["format"], info["ranges"]) == (
+        "11111111-1111-1111-1111-111111111111",
+        "sourcemap",
+        4,
+    )
+    assert building.add(str(path)).known
+    (found,) = building.imported("1" * 32)
+    assert found.map is not None
+    assert found.map.name(0) == "née"
+    assert found.info["format"] == "sourcemap"
+    (entry,) = building.index.entries("1" * 32, kinds=("imported",))
+    assert entry.objects[0]["ranges"] == 4
+    manifest = next((building.root / "imports").rglob("*.json"))
+    manifest.unlink()
+    building.index.discard()
+    (entry,) = building.index.entries("1" * 32, kinds=("imported",))
+    assert entry.objects[0]["format"] == "sourcemap"
+
+
+def test_maps_are_found_by_the_id_in_them(tmp_path: Path, building: SymbolStore) -> None:
+    (tmp_path / "maps").mkdir()
+    for i in range(1, 4):
+        (tmp_path / "maps" / f"{i}.js.map").write_bytes(source_map(SEGMENTS, debugId=str(i) * 32))
+    (tmp_path / "maps" / "none.map").write_bytes(source_map(SEGMENTS))
+    (tmp_path / "maps" / "bad.map").write_bytes(b'{"version":3,"sources":[')
+    where = SymbolPath(str(tmp_path / "maps"), building, 100)
+    assert where.by_id("22222222-2222-2222-2222-222222222222") == [str(tmp_path / "maps" / "2.js.map")]
+    (info,) = building.tables_of(where.by_id("33333333-3333-3333-3333-333333333333")[0])
+    opened = building.open(info["table"])
+    assert opened is not None
+    assert opened.map is not None
+    assert len(opened.map) == 4
+
+
+def test_examining_a_map_lists_its_errors(tmp_path: Path, building: SymbolStore) -> None:
+    path = tmp_path / "app.js.map"
+    path.write_bytes(source_map(SEGMENTS, names=[None, 4], ignoreList=[7]))
+    examined = building.examine(str(path))
+    assert examined.problem is None
+    assert examined.objects[0]["problems"] == [
+        "names[0]: expected a string",
+        "names[1]: expected a string",
+        "ignoreList[0]: expected the index of one of 2 sources",
+    ]
+    added = building.add(str(path))
+    assert added.problem is not None
+    assert "without a debug id" in added.problem
+    path.write_bytes(source_map(mappings=4, names=[1]))
+    examined = building.examine(str(path))
+    assert examined.problem == f"{path}: mappings: expected a string; names[0]: expected a string"
+    assert building.identify(str(path))[0]["format"] == "sourcemap"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from deadreckon.errors import Malformed, SourceUnavailable
 from deadreckon.model.ids import DebugId
-from deadreckon.symbols.maps import MAP_VERSION, open_map
 from deadreckon.symbols.storefiles import AREAS, Found, files, read_manifest, walk, write_manifest
 from deadreckon.symbols.tablefile import TABLE_VERSION, open_table
 
@@ -157,9 +156,7 @@ def check(index: Index, *, repair: bool = False) -> list[Finding]:
     findings: list[Finding] = []
     for item in found.values():
         if item.version == TABLE_VERSION:
-            findings += _check_entry(root, item, repair=repair)
-        elif item.key.startswith(f"maps/v{MAP_VERSION}/"):
-            findings += _check_map(root, item, repair=repair)
+            findings += (_check_map if item.kind == "map" else _check_entry)(root, item, repair=repair)
     damage = index.damage()
     if damage is not None:
         findings.append(Finding(index.path.name, f"the index is damaged: {damage}", repaired=repair))
@@ -175,7 +172,7 @@ def check(index: Index, *, repair: bool = False) -> list[Finding]:
 
 def _check_map(root: Path, item: Found, *, repair: bool) -> Iterator[Finding]:
     try:
-        open_map(root / item.key)
+        open_table(root / item.key)
     except (Malformed, OSError) as e:
         yield Finding(item.key, str(e), repaired=repair and _unlink(root / item.key))
 

@@ -2,8 +2,8 @@
 
 ::
 
-    maps/v1/ab/<content>.table    by a digest of the map's bytes
-    maps/v1/cd/<file>.table       the same file again, by the path, size, times and inode of a map on disk
+    maps/v2/ab/<content>.table    by a digest of the map's bytes
+    maps/v2/cd/<file>.table       the same file again, by the path, size, times and inode of a map on disk
 
 The file holds all of a SourceMapTable, with what is otherwise left for later (function names, scopes, where source
 lines begin) done, and of the map's text only what texts are taken from. It needs the map no longer.
@@ -30,20 +30,18 @@ from deadreckon.model.tables import FunctionTable, LineTable, ScopeTable, Source
 from deadreckon.objects import sourcemap
 from deadreckon.symbols.columnfile import ColumnFormat, open_columns, write_columns
 from deadreckon.symbols.storefiles import TOUCH_SECONDS, place, touch
+from deadreckon.symbols.tablefile import MAP_MAGIC, TABLE_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["MAP_VERSION", "MapStore", "open_map", "write_map"]
-
-MAP_VERSION = 1
-"""Counts changes of layout or meaning; files of another version are not opened, and maps are parsed afresh."""
+__all__ = ["MapStore", "open_map", "write_map"]
 
 _FORMAT = ColumnFormat(
-    b"DRMAP\0\0\0",
-    MAP_VERSION,
+    MAP_MAGIC,
+    TABLE_VERSION,
     {
         "map.lines": ("u4", 0),
         "map.first": ("u4", 0),
@@ -74,14 +72,14 @@ _GAP = 4096
 _OPEN = 256
 
 
-def write_map(path: Path, table: SourceMapTable) -> None:
-    """Write a table whole or not at all. Raises OSError where the disk doesn't take it."""
+def write_map(path: Path, table: SourceMapTable, info: Mapping[str, Any] | None = None) -> None:
+    """Write a table whole or not at all, with more to note of it. Raises OSError where the disk doesn't take it."""
     functions, scopes = sourcemap.functions(table), sourcemap.scopes(table)
     sourcemap.all_lines(table)
     kept = _cut(table)
     assert kept.source_lines is not None
     tables = {"map": kept, "function": functions, "scope": scopes, "line": kept.source_lines}
-    write_columns(path, _FORMAT, tables, kept.info)
+    write_columns(path, _FORMAT, tables, {**kept.info, **(info or {})})
 
 
 def open_map(path: Path) -> SourceMapTable:
@@ -168,7 +166,7 @@ class MapStore:
 
     def __init__(self, config: Config, note: Callable[[Path], None] | None = None) -> None:
         """``note`` is told of each file that is added (SymbolStore.note)."""
-        self.root = Path(store_path(config)) / "maps" / f"v{MAP_VERSION}"
+        self.root = Path(store_path(config)) / "maps" / f"v{TABLE_VERSION}"
         self._limits: MapLimits = config.maps
         self._note = note
         self._open: OrderedDict[str, tuple[SourceMapTable, float]] = OrderedDict()

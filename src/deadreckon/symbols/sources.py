@@ -126,6 +126,11 @@ class SymbolPath:
                     # Without a build id a file has the one that Breakpad makes from its code.
                     if identity.debug_id is not None:
                         return {i for i in (str(identity.debug_id), identity.code_id or "") if i}
+                if kind == "sourcemap":
+                    from deadreckon.objects import sourcemap  # noqa: PLC0415  (few crashes come with any)
+
+                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    return {sourcemap.identify(memoryview(data)).get("debug_id", "")} - {""}
             if kind == "breakpad":
                 return {str(breakpad.identify(head).debug_id or "")} - {""}
             if kind is None:

@@ -6,7 +6,7 @@
     by-id/v1/c0/C0BCC3F1...0/<content>.0.table  its tables, one for each object in it
     derived/v1/ab/<key>.json, <key>.0.table     the same of a file named with --symbols
     remote/...                                  debug files fetched from remote sources (remote.py)
-    maps/v1/ab/<key>.table                      source maps of JavaScript (maps.py)
+    maps/v2/ab/<key>.table                      source maps of JavaScript (maps.py)
     index-1.1.sqlite                            what is where (index.py), made from the manifests
     tmp/                                        spooled archive members and the like
 
@@ -272,7 +272,8 @@ class SymbolStore:
         try:
             self._key(path)
             with self._tables(path, passing=origin is not None) as objects:
-                added.objects = [{**o, "table": None} for o in objects if _importable(o)]
+                shown = [o for o in objects if _importable(o) or o["format"] == "sourcemap"]
+                added.objects = [{**o, "table": None} for o in shown]
                 _conclude(added, objects)
         except (SymbolError, LimitExceeded) as e:
             added.problem = str(e).replace(path, added.path)
@@ -375,11 +376,13 @@ class SymbolStore:
 
 
 def _importable(info: dict[str, Any]) -> bool:
-    return info["debug_id"] is not None and bool(info["ranges"] or info["rows"])
+    return info["debug_id"] is not None and bool(info["ranges"] or info["rows"] or info["format"] == "sourcemap")
 
 
 def _conclude(added: Added, objects: list[dict[str, Any]]) -> None:
     """Say why nothing was found in a file."""
-    if not added.objects:
+    if not added.objects and any(o["format"] == "sourcemap" for o in objects):
+        added.problem = f"{added.path}: a source map without a debug id; it is found where --symbols names it"
+    elif not added.objects:
         problems = [p for o in objects for p in o["problems"]] or ["no debug id, symbols or unwind information"]
         added.problem = f"{added.path}: {'; '.join(problems)}"

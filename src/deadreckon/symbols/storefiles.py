@@ -62,9 +62,9 @@ class Found:
 
     @property
     def version(self) -> int | None:
-        """The version of the tables, None for fetched files and source maps."""
+        """The version of the tables, None for fetched files."""
         part = self.key.split("/")[1]
-        return int(part[1:]) if self.kind not in _ALONE.values() and part[1:].isdecimal() else None
+        return int(part[1:]) if self.kind != "remote" and part[1:].isdecimal() else None
 
 
 def files(root: Path, area: str) -> Iterator[tuple[str, os.stat_result]]:

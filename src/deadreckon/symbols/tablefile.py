@@ -12,11 +12,15 @@ from deadreckon.symbols.columnfile import ColumnFormat, open_columns, write_colu
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["TABLE_VERSION", "TableFile", "open_table", "write_table"]
+    from deadreckon.model.tables import SourceMapTable
+
+__all__ = ["MAP_MAGIC", "TABLE_VERSION", "TableFile", "open_table", "write_table"]
 
 TABLE_VERSION = 2
-"""Counts changes of layout or meaning; files of another version are not opened, and tables are built afresh."""
+"""Counts changes of layout or meaning, of source maps' tables too; files of another version are not opened."""
 
+MAP_MAGIC = b"DRMAP\0\0\0"
+"""What the table files of source maps begin with (maps.py)."""
 _FORMAT = ColumnFormat(
     b"DRTABLE\0",
     TABLE_VERSION,
@@ -41,11 +45,15 @@ _FORMAT = ColumnFormat(
 
 @dataclass(slots=True)
 class TableFile:
-    """An opened table file. ``info`` is what the builder noted: debug_id, code_id, arch, format, has_lines ..."""
+    """An opened table file. ``info`` is what the builder noted: debug_id, code_id, arch, format, has_lines ...
+
+    ``map`` is a source map's table; the others are empty then.
+    """
 
     sym: SymTable
     rules: RuleTable
     info: dict[str, Any]
+    map: SourceMapTable | None = None
 
 
 def write_table(path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any]) -> None:
@@ -54,10 +62,17 @@ def write_table(path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any
 
 
 def open_table(path: Path) -> TableFile:
-    """Map a table file and view its columns.
+    """Map a table file, of a module or of a source map, and view its columns.
 
     Raises Malformed where header and size disagree (a damaged file), OSError where it can't be opened.
     """
+    with path.open("rb") as file:
+        magic = file.read(len(MAP_MAGIC))
+    if magic == MAP_MAGIC:
+        from deadreckon.symbols.maps import open_map  # noqa: PLC0415  (few stores have any)
+
+        table = open_map(path)
+        return TableFile(SymTable.empty(), RuleTable.empty(), table.info, table)
     found, info = open_columns(path, _FORMAT)
     sym, rules = SymTable(**found["sym"]), RuleTable(**found["rule"])
     if len(sym.range_start) != len(sym.range_loc) or len(rules.rva) != len(rules.rule):

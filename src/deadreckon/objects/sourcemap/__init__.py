@@ -21,7 +21,7 @@ from deadreckon.objects.sourcemap.reactnative import (
     module_of,
     segment,
 )
-from deadreckon.objects.sourcemap.reader import read
+from deadreckon.objects.sourcemap.reader import identify, read
 from deadreckon.objects.sourcemap.scopesfield import OriginalFrame, frames_at, scopes
 from deadreckon.objects.sourcemap.strict import MapError, check
 
@@ -38,6 +38,7 @@ __all__ = [
     "frames_at",
     "from_data_url",
     "functions",
+    "identify",
     "is_bytecode",
     "module_line",
     "module_of",

@@ -26,7 +26,7 @@ from deadreckon.objects.sourcemap.envelope import content
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FAULTS", "read"]
+__all__ = ["FAULTS", "identify", "read"]
 
 _ARRAYS = (b"sources", b"names", b"sourcesContent", b"sections", b"ignoreList", b"x_google_ignoreList")
 _FACEBOOK, _BLOOMBERG = b"x_facebook_sources", b"x_com_bloomberg_sourcesFunctionMappings"
@@ -79,6 +79,18 @@ def read(data: bytes | memoryview, limits: MapLimits | None = None) -> SourceMap
         return _Reader(text, limits, final=False).table()
     except _EscapedError:
         return _Reader(_rewritten(text), limits, final=True).table()
+
+
+def identify(data: bytes | memoryview) -> dict[str, Any]:
+    """Return ``file``, ``debug_id`` and ``chunk_id`` of a source map, as far as it has them; nothing else is read.
+
+    Raises Malformed where it is no JSON object, LimitExceeded.
+    """
+    text = np.frombuffer(data, np.uint8)
+    try:
+        return _Reader(text, MapLimits(), final=False).identity()
+    except _EscapedError:
+        return _Reader(_rewritten(text), MapLimits(), final=True).identity()
 
 
 class _EscapedError(Exception):
@@ -135,6 +147,12 @@ class _Reader:
             self.text,
             {**info, **self._identity(found), "problems": self.problems, "sections": self.sections},
         )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what ``identify`` does."""
+        info = self._identity(self._members(content(self.text), len(self.text))[0])
+        del info["extra"]
+        return info
 
     def _members(self, start: int, end: int, what: str = "source map") -> tuple[dict[bytes, Member], int]:
         found, end = members(self.text, start, end, _ARRAYS, what)
