@@ -151,6 +151,7 @@ DIAGNOSTIC_CODES: dict[str, str] = {
     "limit_exceeded": "The input asks for more than a configured limit allows.",
     "malformed": "Bytes contradict the format's specification.",
     "module_overlap": "Two modules of the report claim the same addresses; the later one was dropped.",
+    "no_stack": "An error came without its stack, so there are no frames.",
     "source_unavailable": "A remote symbol source could not be asked; what it has may be had later.",
     "stream_duplicate": "A minidump has two streams of one type; the last one counts.",
     "stream_malformed": "A minidump stream contradicts its specification; the others were read.",

@@ -35,6 +35,7 @@ class ReportFormat:
 FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("minidump", "deadreckon.reports.minidump", sniff.minidump),
     ReportFormat("elfcore", "deadreckon.reports.elfcore", sniff.elfcore),
+    ReportFormat("javascript", "deadreckon.reports.javascript", sniff.javascript),
 )
 """Most specific first; every known input matches exactly one (tests/reports/test_registry.py)."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from deadreckon.reports.probe import Probe
 
-__all__ = ["elfcore", "minidump"]
+__all__ = ["elfcore", "javascript", "minidump"]
 
 
 def minidump(probe: Probe) -> bool:
@@ -24,3 +24,13 @@ def elfcore(probe: Probe) -> bool:
     head = probe.head
     order: Literal["little", "big"] = "big" if head[5:6] == b"\2" else "little"
     return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], order) == 4
+
+
+def javascript(probe: Probe) -> bool:
+    """Frames as JavaScript engines print them, or an error of theirs as JSON."""
+    text = probe.text
+    if not any(mark in text for mark in ("at ", "@", "Line ", "stack")):
+        return False
+    from deadreckon.reports.javascript import telling  # noqa: PLC0415  (most inputs are something else)
+
+    return telling.stack_text(text) or (bool(probe.json) and telling.serialized_error(probe.json))
