@@ -109,6 +109,10 @@ class MapLimits:
     max_sections: int = 100_000
     max_depth: int = 8
     """Index maps within index maps."""
+    fetch: bool = False
+    """Whether scripts and maps are asked for at the URLs that frames name, on public servers (limits: remote)."""
+    fetch_hosts: tuple[str, ...] = ()
+    """Hosts that are asked, ``*.example.com`` for all below one; without any, all of them."""
 
 
 _LAYOUTS = frozenset(

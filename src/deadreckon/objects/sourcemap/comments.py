@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterator
 
 __all__ = ["Comments", "read", "wasm_url"]
@@ -38,9 +39,9 @@ class Comments:
     source_url: str | None = None
 
 
-def read(code: bytes | memoryview) -> Comments:
+def read(code: bytes | memoryview | mmap.mmap) -> Comments:
     """Return what the comments of generated JavaScript or CSS say; a URL may be a ``data:`` URL of any length."""
-    data = bytes(code)
+    data = bytes(code) if isinstance(code, memoryview) else code
     found = Comments(map_url=_by_walk(data))
     found.unambiguous = found.map_url is not None
     if found.map_url is None:
@@ -61,7 +62,7 @@ def read(code: bytes | memoryview) -> Comments:
     return found
 
 
-def _lines_from_end(data: bytes) -> Iterator[bytes]:
+def _lines_from_end(data: bytes | mmap.mmap) -> Iterator[bytes]:
     """Yield lines, the last one first, without looking at more of the file than that."""
     end = len(data)
     while True:
@@ -74,7 +75,7 @@ def _lines_from_end(data: bytes) -> Iterator[bytes]:
         end = start - 1 if data[start - 1 : start + 1] == b"\r\n" else start
 
 
-def _by_walk(data: bytes) -> str | None:
+def _by_walk(data: bytes | mmap.mmap) -> str | None:
     """Walk lines from the end while they are blank or a ``//`` comment (JavaScriptExtractSourceMapURL)."""
     for number, line in enumerate(_lines_from_end(data)):
         text = line.strip(_BLANK)
@@ -88,7 +89,7 @@ def _by_walk(data: bytes) -> str | None:
     return None
 
 
-def _last(data: bytes) -> str | None:
+def _last(data: bytes | mmap.mmap) -> str | None:
     at = len(data)
     while (at := data.rfind(b"sourceMappingURL=", 0, at)) >= 0:
         start = max(0, at - 16)
