@@ -155,7 +155,7 @@ def test_damaged_tables_are_made_again(store: Path, tmp_path: Path) -> None:
 
 def test_columns_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.table"
-    for column, at, value in (("first", 1, 99), ("first", -1, 5), ("first", 0, 1)):
+    for column, at, value in (("first", 1, 99), ("first", -1, 5), ("first", 0, 1), ("first", 1, 0)):
         table = sourcemap.read(DATA)
         getattr(table, column)[at] = value
         write_map(path, table)

@@ -17,7 +17,8 @@ from deadreckon.config import Config, MapLimits
 from deadreckon.errors import DeadreckonError, LimitExceeded, Malformed, SourceUnavailable
 from deadreckon.objects.artifactbundle import ArtifactBundle, kind_of_name
 from deadreckon.symbols.maps import MapStore
-from deadreckon.symbols.scripts import Found, Place, Scripts, Wanted, open_place, url_candidates
+from deadreckon.symbols.scriptplaces import Place, open_place, url_candidates
+from deadreckon.symbols.scripts import Found, Scripts, Wanted
 from deadreckon.symbols.store import SymbolStore
 from synth.sourcemap import source_map
 

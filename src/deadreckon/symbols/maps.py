@@ -101,16 +101,21 @@ def open_map(path: Path) -> SourceMapTable:
         and len(table.ranged) in {0, len(table.column)}
         and all(len(each) == sources for each in (table.roots, table.contents, table.ignored, functions.origin))
         # The kernels take these for granted.
-        and _ascends(table.first, len(table.lines), len(table.column))
-        and _ascends(functions.first, sources, len(functions.at))
+        and _ascends(table.first, len(table.lines), len(table.column), least=1)
+        and _ascends(functions.first, sources, len(functions.at), least=0)
     )
     if not whole:
         raise Malformed(f"map file {path.name}", expected="columns that fit each other")
     return table
 
 
-def _ascends(first: NDArray[np.uint32], rows: int, end: int) -> bool:
-    return len(first) == rows + 1 and first[0] == 0 and first[-1] == end and bool(np.all(first[1:] >= first[:-1]))
+def _ascends(first: NDArray[np.uint32], rows: int, end: int, *, least: int) -> bool:
+    return (
+        len(first) == rows + 1
+        and first[0] == 0
+        and first[-1] == end
+        and bool(np.all(first[1:] >= first[:-1].astype(np.int64) + least))
+    )
 
 
 def _cut(table: SourceMapTable) -> SourceMapTable:

@@ -21,7 +21,7 @@ from deadreckon.symbols._transfer import Absent, Clock, counted
 
 if TYPE_CHECKING:
     from deadreckon.config import Config
-    from deadreckon.symbols.scripts import File
+    from deadreckon.symbols.scriptplaces import File
 
 __all__ = ["WebPlace"]
 

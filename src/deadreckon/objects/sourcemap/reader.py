@@ -72,8 +72,9 @@ def read(data: bytes | memoryview, limits: MapLimits | None = None) -> SourceMap
     Raises Malformed where ECMA-426 rejects the map, LimitExceeded.
     """
     limits = limits or MapLimits()
-    if len(data) > limits.max_bytes:
-        raise LimitExceeded("maps.max_bytes", limits.max_bytes, len(data))
+    most = min(limits.max_bytes, 0xFFFF_FFFF)  # Spans are pairs of 32-bit numbers.
+    if len(data) > most:
+        raise LimitExceeded("maps.max_bytes", most, len(data))
     text = np.frombuffer(data, np.uint8)
     try:
         return _Reader(text, limits, final=False).table()
