@@ -38,7 +38,7 @@ def send(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler], 
 
 def find(server: SymbolServer, path: str, config: Config = CONFIG) -> tuple[str | None, str | None, str]:
     """Return the file of the map found, by which key, and the state."""
-    scripts = Scripts([WebPlace(config)], MapStore(config), None, config)
+    scripts = Scripts([], MapStore(config), None, config)
     found = scripts.find(Wanted(server.url + path))
     return (found.table.info["file"] if found.table is not None else None, found.key, found.state)
 
@@ -56,6 +56,13 @@ def test_scripts_and_their_maps(server: SymbolServer) -> None:
     assert find(server, "/c.js") == ("web", "name", "found")
     assert find(server, "/d.js") == ("web", "comment", "found")
     assert find(server, "/e.js") == (None, None, "no_map")
+
+
+def test_nothing_is_asked_unless_it_is_switched_on(server: SymbolServer) -> None:
+    server.files = {"/a.js": b"x()", "/a.js.map": MAP}
+    assert find(server, "/a.js", replace(CONFIG, maps=MapLimits())) == (None, None, "no_map")
+    assert server.asked == []
+    assert find(server, "/a.js") == ("web", "name", "found")
 
 
 def test_each_url_is_asked_for_once(server: SymbolServer) -> None:

@@ -21,7 +21,7 @@ from deadreckon.objects import sourcemap
 from deadreckon.objects.artifactbundle import MAP, SCRIPT
 from deadreckon.objects.jspaths import joined
 from deadreckon.objects.sourcemap import comments
-from deadreckon.symbols.scriptplaces import canonical, open_place
+from deadreckon.symbols.scriptplaces import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from deadreckon.symbols.scriptplaces import File, Place
     from deadreckon.symbols.store import SymbolStore
 
-__all__ = ["Found", "Scripts", "Wanted", "open_place"]
+__all__ = ["Found", "Scripts", "Wanted"]
 
 _KEPT = 1024
 _KEPT_BYTES = 256 << 20
@@ -77,10 +77,17 @@ _NOTHING = Found()
 
 
 class Scripts:
-    """Finds scripts and maps in places, in their order, and in the store. Keeps what it found, and what it did not."""
+    """Finds scripts and maps in places, in their order, in the store, and on the web where that is switched on.
+
+    Keeps what it found, and what it did not. Safe to use from several threads.
+    """
 
     def __init__(self, places: Sequence[Place], maps: MapStore, store: SymbolStore | None, config: Config) -> None:
-        self._places = places
+        self._places = list(places)
+        if config.maps.fetch:
+            from deadreckon.symbols.webplace import WebPlace  # noqa: PLC0415  (off by default)
+
+            self._places.append(WebPlace(config))
         self._maps = maps
         self._store = store
         self._limit = config.maps.max_bytes
