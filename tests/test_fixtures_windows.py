@@ -76,9 +76,9 @@ def test_crashed_thread_is_what_the_program_noted(dump: Path, engine: Engine, va
     for depth, (group, frame) in enumerate(zip(ours, wanted, strict=False)):
         if frame["module"] is None:
             continue
-        assert [
-            (plain(f.function), re.split(r"[/\\]", f.filename or "")[-1] or None, f.lineno) for f in group
-        ] == [(plain(name), path and path.rsplit("\\", 1)[-1], line) for name, path, line in frame["places"]], depth
+        assert [(plain(f.function), re.split(r"[/\\]", f.filename or "")[-1] or None, f.lineno) for f in group] == [
+            (plain(name), path and path.rsplit("\\", 1)[-1], line) for name, path, line in frame["places"]
+        ], depth
 
 
 @pytest.mark.parametrize("dump", DUMPS, ids=_IDS)

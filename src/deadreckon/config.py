@@ -17,6 +17,7 @@ __all__ = [
     "ArchiveLimits",
     "BttConfig",
     "Config",
+    "MapLimits",
     "RemoteLimits",
     "ReportLimits",
     "SourceConfig",
@@ -99,6 +100,22 @@ class SymbolLimits:
         for rule in self.source_remap:
             if not re.fullmatch(r"\s*[^\s=][^=]*=>.*", rule):
                 raise ConfigError(f"symbols.source_remap: {rule!r}: expected prefix=>prefix")
+
+
+@dataclass(frozen=True, slots=True)
+class MapLimits:
+    """What one JavaScript source map may hold."""
+
+    max_bytes: int = 1 * GiB
+    max_segments: int = 50_000_000
+    """Of 20 bytes each once decoded; generated lines count as well."""
+    max_sections: int = 100_000
+    max_depth: int = 8
+    """Index maps within index maps."""
+    fetch: bool = False
+    """Whether scripts and maps are asked for at the URLs that frames name, on public servers (limits: remote)."""
+    fetch_hosts: tuple[str, ...] = ()
+    """Hosts that are asked, ``*.example.com`` for all below one; without any, all of them."""
 
 
 _LAYOUTS = frozenset(
@@ -245,6 +262,7 @@ class Config:
     btt: BttConfig = field(default_factory=BttConfig)
     unwind: UnwindLimits = field(default_factory=UnwindLimits)
     symbols: SymbolLimits = field(default_factory=SymbolLimits)
+    maps: MapLimits = field(default_factory=MapLimits)
     sources: tuple[SourceConfig, ...] = ()
     """Remote sources, asked in this order for what local ones lack; TOML ``[[sources]]``."""
     remote: RemoteLimits = field(default_factory=RemoteLimits)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from deadreckon.model.crash import Module, RawCrash
     from deadreckon.model.event import Frame
+    from deadreckon.symbolicate.javascript import JavaScript
     from deadreckon.symbolicate.native import ModuleSymbols
     from deadreckon.symbols.remote import RemoteSource
     from deadreckon.symbols.store import ModuleTables
@@ -83,6 +84,7 @@ class Engine:
         self._mappings = Mappings(self.store)
         self._paths: dict[str, Place] = {}
         self._resolved: dict[tuple[Any, ...], _Resolved] = {}
+        self._scripts: dict[tuple[str, ...], JavaScript] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -104,6 +106,7 @@ class Engine:
         name: str | None = None,
         kind: str | None = None,
         symbols: Sequence[str] = (),
+        sourcemaps: Sequence[str] = (),
         attributes: dict[str, str] | None = None,
     ) -> Event:
         """Return the event of one crash: a path (str or PathLike) or the report's bytes.
@@ -112,7 +115,9 @@ class Engine:
         ``unreadable`` or ``unsupported``, never an exception.
         """
         return next(
-            self.process_all(source, name=name, kind=kind, symbols=symbols, attributes=attributes)
+            self.process_all(
+                source, name=name, kind=kind, symbols=symbols, sourcemaps=sourcemaps, attributes=attributes
+            )
         )  # There is always one.
 
     def process_many(
@@ -147,6 +152,7 @@ class Engine:
         name: str | None = None,
         kind: str | None = None,
         symbols: Sequence[str] = (),
+        sourcemaps: Sequence[str] = (),
         attributes: dict[str, str] | None = None,
         scratch: str | None = None,
     ) -> Iterator[Event]:
@@ -166,7 +172,7 @@ class Engine:
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
                     crash.problems += problems
-                    yield from self._events(crash, looked, attributes)
+                    yield from self._events(crash, looked, attributes, (*sourcemaps, *symbols))
             except DeadreckonError as e:
                 yield unreadable(label, e, inputs.size_of(source))
             except OSError as e:
@@ -247,7 +253,9 @@ class Engine:
 
     # -- one crash ----------------------------------------------------------------------------------------------------
 
-    def _events(self, crash: inputs.Crash, paths: list[Place], attributes: dict[str, str] | None) -> Iterator[Event]:
+    def _events(
+        self, crash: inputs.Crash, paths: list[Place], attributes: dict[str, str] | None, sourcemaps: Sequence[str]
+    ) -> Iterator[Event]:
         data = crash.data
         digest = inputs.digest(data)
         source = Source(
@@ -272,11 +280,11 @@ class Engine:
             if attributes:
                 raw.attributes.update(attributes)
             event = describe(raw, source, digest if not number else derived(digest, number), crash.attachments)
-            self._resolve_stacks(raw, paths, event)
+            self._resolve_stacks(raw, paths, event, sourcemaps)
             _conclude(event, raw)
             yield event
 
-    def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event) -> None:
+    def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event, sourcemaps: Sequence[str]) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
         from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
         from deadreckon.symbolicate.native import ModuleSymbols, symbolicate  # noqa: PLC0415
@@ -300,6 +308,8 @@ class Engine:
                 break
         stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved], reported_frames(raw))
         self._add_source(stacks, raw.modules, resolved)
+        if any(frame.lang == "javascript" for stack in stacks for frame in stack):
+            raw.diagnostics.extend(self._map_scripts(stacks, tuple(dict.fromkeys(sourcemaps))))
         frames_of = dict(zip(numbers, stacks, strict=True))
         if any(f.lang == "java" for stack in stacks for f in stack):
             raw.diagnostics.extend(self._retrace(raw, frames_of, paths, event))
@@ -410,6 +420,30 @@ class Engine:
         named = raw.mappings or ([str(told)] if told else [])
         mappings, problems = self._mappings.find(named, java.map_ids(frames_of.values()), paths)
         return problems + java.retrace(frames_of, event.exceptions or (), len(raw.threads), mappings)
+
+    def _map_scripts(self, stacks: list[list[Frame]], paths: tuple[str, ...]) -> list[Diagnostic]:
+        """Replace positions in generated scripts by those in their sources; returns what is to be said of it."""
+        from deadreckon.symbolicate.javascript import JavaScript  # noqa: PLC0415  (most crashes are not JavaScript's)
+        from deadreckon.symbols.maps import MapStore  # noqa: PLC0415
+        from deadreckon.symbols.scripts import Scripts, open_place  # noqa: PLC0415
+
+        with self._lock:
+            known = self._scripts.get(paths)
+        problems = []
+        if known is None:
+            places = []
+            for path in paths:
+                try:
+                    places.append(open_place(path, self.config))
+                except DeadreckonError as e:
+                    problems.append(
+                        Diagnostic(code="source_unavailable", severity="warning", stage="symbols", message=str(e))
+                    )
+            scripts = Scripts(places, MapStore(self.config), self.store, self.config)
+            known = JavaScript(scripts, self.config.symbols.source_lines)
+            with self._lock:
+                self._scripts = {paths: known}
+        return problems + known.apply(stacks)
 
     def _modules(self, modules: list[Module], paths: list[Place]) -> list[_Resolved]:
         """Return modules' tables, found once for every crash that has the same build of them."""

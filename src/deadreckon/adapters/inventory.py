@@ -82,7 +82,7 @@ def _added(added: Added) -> Iterator[str]:
     for info in added.objects:
         yield safe(f"{_identity(info)}: {_content(info)} {added.path}{note}")
         for problem in info.get("problems", ()):
-            yield safe(f"    not used: {problem}")
+            yield safe(f"    {'error' if info.get('format') == 'sourcemap' else 'not used'}: {problem}")
     if added.problem:
         yield Problem(added.problem)
 
@@ -140,6 +140,8 @@ def _identity(info: dict[str, Any]) -> str:
 
 
 def _content(info: dict[str, Any]) -> str:
+    if info.get("format") == "sourcemap":
+        return f"{info.get('ranges')} mappings" + ("" if info.get("has_lines") else ", no sources")
     lines = "" if info.get("has_lines") else ", no lines"
     return f"{info.get('ranges')} ranges, {info.get('rows')} unwind rows{lines}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["MODULES", "cold", "warm"]
 
-MODULES = ("cfi", "pe", "ranges", "unwind")
+MODULES = ("cfi", "decode", "jsonparts", "nesting", "pe", "positions", "ranges", "scopes", "unwind")
 """The files that hold kernels; their signatures are fixed, so importing one compiles or loads it."""
 
 

@@ -30,7 +30,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CACHE_DIR", "JIT", "KERNELS", "address_of", "array", "kernel", "view_i32", "view_u8", "view_u32"]
+__all__ = [
+    "CACHE_DIR",
+    "JIT",
+    "KERNELS",
+    "address_of",
+    "array",
+    "find_byte",
+    "kernel",
+    "view_i32",
+    "view_u8",
+    "view_u32",
+]
 
 JIT = not numba.config.DISABLE_JIT
 KERNELS: list[Any] = []
@@ -118,6 +129,17 @@ if JIT:
         """Return i32[count] over the memory at an address."""
         return numba.carray(_pointer(address), (count,), np.int32)
 
+    # The C library's search reads 32 bytes at once, a loop of ours one.
+    _memchr = types.ExternalFunction("memchr", types.uintp(types.uintp, types.intc, types.uintp))
+
+    @kernel(inline=True)
+    def find_byte(text: Any, byte: int, start: int, end: int) -> Any:
+        """Return where a byte is first found in ``text[start:end]``, ``end`` where it is not."""
+        if start >= end:
+            return np.int64(end)
+        at = _memchr(np.uintp(text.ctypes.data) + np.uintp(start), np.int32(byte), np.uintp(end - start))
+        return np.int64(at - np.uintp(text.ctypes.data)) if at != np.uintp(0) else np.int64(end)
+
 else:
 
     def _view(kind: Any, address: int, count: int) -> Any:
@@ -134,3 +156,8 @@ else:
     def view_i32(address: int, count: int) -> Any:
         """Return i32[count] over the memory at an address."""
         return _view(ctypes.c_int32, address, count)
+
+    def find_byte(text: Any, byte: int, start: int, end: int) -> Any:
+        """Return where a byte is first found in ``text[start:end]``, ``end`` where it is not."""
+        at = text[start:end].tobytes().find(byte)
+        return start + at if at >= 0 else max(start, end)

@@ -100,6 +100,8 @@ class Frame(msgspec.Struct, omit_defaults=True, kw_only=True):
     kwargs: dict[str, Any] | None = None
     registers: dict[str, str] | None = None
     origin: dict[str, Any] | None = None
+    details: dict[str, Any] | None = None
+    """What else the report tells of the frame: an asynchronous call, evaluated code, an offset in WebAssembly ..."""
 
 
 class Thread(msgspec.Struct, omit_defaults=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The columns that kernels work on: SymTable, RuleTable and FrameTable.
+"""The columns that kernels work on: SymTable, RuleTable, FrameTable and SourceMapTable.
 
 Addresses in SymTable and RuleTable are relative to the module's preferred base (``rva``), u32. A table is valid for
 one debug id; ``symbols/tablefile.py`` stores it as one mapped file.
@@ -21,9 +21,11 @@ index into the distinct rules, and a rule holds a slice of ``saved``::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypeVar
+import json
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BEFORE_FIRST",
     "CALLEE_PARAMETERS",
     "CFA_EXPR",
     "CFA_NONE",
     "CFA_REG",
+    "EMPTY_LINE",
     "END_OF_STACK",
+    "MAPPED",
+    "NO_LINE",
     "NO_RULE",
     "REG_EXPR",
     "REG_OFFSET",
@@ -48,11 +54,17 @@ __all__ = [
     "SEARCHED_RA",
     "SIGNAL_FRAME",
     "TRUST_NAMES",
+    "UNMAPPED",
     "CodeTable",
     "FrameTable",
+    "FunctionTable",
+    "LineTable",
     "RuleTable",
+    "ScopeTable",
+    "SourceMapTable",
     "SymTable",
     "distinct",
+    "json_text",
 ]
 
 _Scalar = TypeVar("_Scalar", np.uint32, np.int64)
@@ -239,3 +251,156 @@ class FrameTable:
     def concatenate(cls, tables: Sequence[FrameTable]) -> FrameTable:
         """Return the frames of several tables, in order."""
         return cls(*(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(cls)))
+
+
+MAPPED, UNMAPPED, BEFORE_FIRST, EMPTY_LINE, NO_LINE = range(5)
+"""What a look-up of a generated position meets: a segment with a source; one without (code that the generator made);
+columns before the line's first segment; a line without segments; a line after the last one that has any."""
+
+
+def json_text(raw: bytes) -> str | None:
+    """Return the text that a JSON string stands for, None where the bytes are no JSON string.
+
+    A lone surrogate (half an escaped pair, seen in tables of emoji) becomes U+FFFD, and so does what is not UTF-8.
+    """
+    if raw[:1] != b'"':
+        return None
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        try:
+            text = json.loads(raw.decode("utf-8", "replace"), strict=False)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(text, str):
+        return None
+    # A pair that was escaped in halves around a replaced one stays a pair.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@dataclass(slots=True)
+class FunctionTable:
+    """Names of functions by original position: from which position on, in each source, which name holds.
+
+    ``first`` u32[s + 1]: the rows of source i are ``first[i]:first[i + 1]``. ``at`` i32[f, 3], ascending in a source:
+    line and column (both 0-based) and a name's index, -1 where no function is known. ``origin`` u8[s]: who said so
+    (0 nobody, 1 ``x_facebook_sources``, 2 ``x_com_bloomberg_sourcesFunctionMappings``). ``names`` u32[q, 2] are spans
+    of JSON strings in ``text``.
+    """
+
+    first: NDArray[np.uint32]
+    at: NDArray[np.int32]
+    origin: NDArray[np.uint8]
+    names: NDArray[np.uint32]
+    text: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, sources: int) -> FunctionTable:
+        """Return a table that names nothing."""
+        return cls(
+            np.zeros(sources + 1, np.uint32),
+            np.zeros((0, 3), np.int32),
+            np.zeros(sources, np.uint8),
+            np.zeros((0, 2), np.uint32),
+            np.zeros(0, np.uint8),
+        )
+
+    def name(self, index: int) -> str | None:
+        """Return the name of an index in ``at``, None for one that stands for no name."""
+        return _text_at(self.text, self.names, index)
+
+
+@dataclass(slots=True)
+class ScopeTable:
+    """The scopes proposal's two forests, each in pre-order; -1 stands for null, lines and columns are 0-based.
+
+    ``scopes`` i32[q, 9]: source, start line, start column, end line, end column, name, kind (indices into the map's
+    names), flags (bit 2: a stack frame), parent (a row, -1 for a root).
+    ``variables`` i32[v, 2]: scope, name. ``ranges`` i32[r, 10]: start line, start column, end line, end column (of the
+    generated file), scope, flags (bit 2: a function, bit 3: hidden), parent, call site's source, line and column.
+    ``bindings`` i32[b, 5]: range, variable (its place in the scope's list), from line, from column, name.
+    """
+
+    scopes: NDArray[np.int32]
+    variables: NDArray[np.int32]
+    ranges: NDArray[np.int32]
+    bindings: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls) -> ScopeTable:
+        """Return a table without scopes."""
+        return cls(*(np.zeros((0, width), np.int32) for width in (9, 2, 10, 5)))
+
+
+@dataclass(slots=True)
+class LineTable:
+    """Where the lines of each source begin in the map's ``text``.
+
+    ``starts[first[i]:first[i + 1]]`` u32 are those of source i, and at last the end of its content; a source without
+    content has none.
+    """
+
+    first: NDArray[np.uint32]
+    starts: NDArray[np.uint32]
+
+
+@dataclass(slots=True)
+class SourceMapTable:
+    """A source map (ECMA-426), whatever its form: regular, indexed, of Hermes bytecode. All numbers are 0-based.
+
+    Positions. The generated lines that have segments are ``lines`` u32[k], ascending; those of ``lines[i]`` are the
+    rows ``first[i]:first[i + 1]`` (``first`` u32[k + 1]) of ``column`` i32[n] (generated column in UTF-16 units,
+    ascending within a line, in the map's order where equal) and of ``place`` i32[n, 4]: source, original line, original
+    column, name. A source of -1 is a segment without one, a name of -1 no name. ``ranged`` u8[n] tells range mappings,
+    and is empty where there are none. ``kernels.positions.look_up`` answers from these.
+
+    Texts. ``sources``, ``roots`` (the sourceRoot that goes before it), ``contents`` u32[s, 2] and ``names`` u32[m, 2]
+    are spans (start, end) of JSON strings, quotes included, in ``text`` u8: the map's own bytes, in which nothing is
+    decoded before it is asked for. An empty span is null. ``ignored`` u8[s] tells sources of others (ignoreList).
+
+    ``info``: ``file``, ``debug_id`` (canonical), ``chunk_id``, ``problems`` (what was left out, in words),
+    ``sections``, and where further fields lie (``objects.sourcemap.extra``). ``functions``, ``scopes`` and
+    ``source_lines`` are None until ``objects.sourcemap`` is asked for them; a stored table has them.
+    """
+
+    lines: NDArray[np.uint32]
+    first: NDArray[np.uint32]
+    column: NDArray[np.int32]
+    place: NDArray[np.int32]
+    ranged: NDArray[np.uint8]
+    sources: NDArray[np.uint32]
+    roots: NDArray[np.uint32]
+    contents: NDArray[np.uint32]
+    ignored: NDArray[np.uint8]
+    names: NDArray[np.uint32]
+    text: NDArray[np.uint8]
+    info: dict[str, Any] = field(default_factory=dict)
+    functions: FunctionTable | None = None
+    scopes: ScopeTable | None = None
+    source_lines: LineTable | None = None
+    decoded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What was asked for before, kept by those who decoded it."""
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def name(self, index: int) -> str | None:
+        """Return the name of an index in ``place``, None for -1; what is no text in the map is the empty name."""
+        if not 0 <= index < len(self.names):
+            return None
+        return _text_at(self.text, self.names, index) or ""
+
+    def source(self, index: int) -> str | None:
+        """Return a source as the map spells it, without sourceRoot; None for -1, null and what is no text."""
+        return _text_at(self.text, self.sources, index)
+
+    def root(self, index: int) -> str | None:
+        """Return the sourceRoot of a source."""
+        return _text_at(self.text, self.roots, index)
+
+
+def _text_at(text: NDArray[np.uint8], spans: NDArray[np.uint32], index: int) -> str | None:
+    if not 0 <= index < len(spans):
+        return None
+    start, end = spans[index].tolist()
+    return json_text(text[start:end].tobytes())

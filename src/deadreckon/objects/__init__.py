@@ -7,19 +7,28 @@ import re
 __all__ = ["sniff"]
 
 _MACHO = {b"\xfe\xed\xfa\xce", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe"}
+_JSON = {bytes([first]) for first in b"{)\xef \t\r\n"}
 _FAT = {b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf"}
 _ET_CORE = 4
 _PROGUARD = re.compile(
     rb"\s*(?:#[^\n]*\n\s*)*+(?:(?P<r8>\Z)|[\w$.\x80-\xff-]+ -> [\w$./\x80-\xff-]+:\s*(?:#[^\n]*)?(?:\n|\Z))"
 )
 """Comments, then a class: ``original.name -> renamed:`` (ProGuard manual "Retrace"; R8 writes comments of its own)."""
+_SOURCE_MAP = re.compile(
+    rb"""(?:\xef\xbb\xbf)?(?:\)\]\}'[^{\n]*+\n?)?\s*\{.*?"(?:"""
+    rb"""version"\s*:\s*3\b(?=.*"(?:mappings|sources|sourcesContent|names|sections)"\s*:\s*["\[])|"""
+    rb"""(?:sources|names|sections)"\s*:\s*\[(?=.*"version"\s*:\s*3\b)|"""
+    rb"""mappings"\s*:\s*"[A-Za-z0-9+/,;\\]*+(?:"|\Z))""",
+    re.DOTALL,
+)
+"""A JSON object with a version of 3 and a list of a source map's (ECMA-426), or with mappings of nothing but VLQs."""
 _R8 = (b"# compiler: R8", b"com.android.tools.r8.mapping")
 
 
 def sniff(head: bytes | memoryview) -> str | None:
     """Return the kind of debug file or executable that starts with these bytes (64 or more), None for no such file.
 
-    The texts among them need more: a ProGuard mapping is told by its first 4096 bytes.
+    The texts among them need more: ProGuard mappings and source maps are told by their first 4096 bytes.
 
     An ELF core is a crash, not an object. A Java class file shares the fat Mach-O magic; its next word, the class
     file version, is far above any number of architectures.
@@ -44,7 +53,10 @@ def sniff(head: bytes | memoryview) -> str | None:
         return "wasm"
     if start[:4] == b"SYSB":
         return "sourcebundle"
-    return "proguard" if _is_proguard(bytes(head[:4096])) else None
+    text = bytes(head[:4096])
+    if text[:1] in _JSON and _SOURCE_MAP.match(text):
+        return "sourcemap"
+    return "proguard" if _is_proguard(text) else None
 
 
 def _is_proguard(head: bytes) -> bool:

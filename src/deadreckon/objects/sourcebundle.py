@@ -15,13 +15,13 @@ from typing import IO
 
 from deadreckon.errors import LimitExceeded, Malformed
 
-__all__ = ["SourceBundle", "same_path"]
+__all__ = ["BROKEN", "SourceBundle", "check_directory", "same_path"]
 
 _MAX_DIRECTORY = 32 << 20
 _MAX_MANIFEST = 64 << 20
 _TAIL = 22 + 0xFFFF
 _END_OF_DIRECTORY = b"PK\5\6"
-_BROKEN = (
+BROKEN = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError),
     *(NotImplementedError, ValueError, LookupError, OSError, OverflowError),
 )
@@ -48,7 +48,7 @@ class SourceBundle:
         if head[:4] != b"SYSB":
             raise Malformed("source bundle", offset=0, expected="SYSB", got=head)
         try:
-            _check_directory(stream)
+            check_directory(stream)
             self._zip = zipfile.ZipFile(stream)
             files = json.loads(self._read("manifest.json", _MAX_MANIFEST)).get("files", {})
             self._entries = {
@@ -60,7 +60,7 @@ class SourceBundle:
             }
         except LimitExceeded:
             raise
-        except (*_BROKEN, AttributeError, RecursionError) as e:
+        except (*BROKEN, AttributeError, RecursionError) as e:
             raise Malformed("source bundle", expected="a ZIP archive with manifest.json", got=e) from e
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class SourceBundle:
             return self._read(entry, max_bytes)
         except LimitExceeded:
             raise
-        except _BROKEN as e:
+        except BROKEN as e:
             raise Malformed(f"source bundle entry {entry[:200]}", got=e) from e
 
     def _read(self, entry: str, max_bytes: int) -> bytes:
@@ -89,8 +89,11 @@ class SourceBundle:
         return data
 
 
-def _check_directory(stream: IO[bytes]) -> None:
-    """Refuse a ZIP directory that would take too much memory; zipfile reads all of it at once."""
+def check_directory(stream: IO[bytes]) -> None:
+    """Refuse a ZIP directory that would take too much memory; zipfile reads all of it at once.
+
+    Raises Malformed where there is none, LimitExceeded.
+    """
     size = stream.seek(0, 2)
     stream.seek(max(0, size - _TAIL))
     tail = stream.read(_TAIL)

@@ -66,6 +66,7 @@ FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("windbg", "deadreckon.reports.windbg", sniff.windbg, log=True),
     ReportFormat("gdb", "deadreckon.reports.gdbtrace", sniff.gdb, log=True),
     ReportFormat("terminate", "deadreckon.reports.terminate", sniff.terminate, log=True),
+    ReportFormat("javascript", "deadreckon.reports.javascript", sniff.javascript),
 )
 """Most specific first; every known input matches exactly one (tests/reports/test_registry.py)."""
 

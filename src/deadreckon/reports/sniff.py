@@ -26,6 +26,7 @@ __all__ = [
     "gdb",
     "go",
     "java",
+    "javascript",
     "kernel",
     "kscrash",
     "metrickit",
@@ -348,3 +349,13 @@ def gdb(probe: Probe) -> bool:
 def terminate(probe: Probe) -> bool:
     """A log in which a native program says why it ends."""
     return _log(probe) == "terminate"
+
+
+def javascript(probe: Probe) -> bool:
+    """Frames as JavaScript engines print them, or an error of theirs as JSON."""
+    text = probe.text
+    if not any(mark in text for mark in ("at ", "@", "Line ", "stack")):
+        return False
+    from deadreckon.reports.javascript import telling  # noqa: PLC0415  (most inputs are something else)
+
+    return telling.stack_text(text) or (bool(probe.json) and telling.serialized_error(probe.json))

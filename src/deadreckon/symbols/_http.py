@@ -150,18 +150,24 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Http:
-    """Gets files below one URL. Safe to use from several threads; connections are kept until ``hang_up``."""
+    """Gets files below one URL; without a source, files of any public server (``fetch``).
 
-    def __init__(self, source: SourceConfig, limits: RemoteLimits) -> None:
-        parts = urlsplit(source.url)
+    Safe to use from several threads; connections are kept until ``hang_up``.
+    """
+
+    def __init__(self, source: SourceConfig | None, limits: RemoteLimits) -> None:
         self._limits = limits
-        self._origin = _Origin.of(parts)
-        self._base = quote(parts.path.rstrip("/"), safe=_PATH)
-        self._query = quote(parts.query, safe=_PATH + "?")
-        sent = source.sent_headers()
-        names = {name.lower() for name in sent}
+        self._origin: _Origin | None = None
         self._anonymous = {"User-Agent": "deadreckon", "Accept": "*/*", "Accept-Encoding": "gzip"}
-        self._headers = {n: v for n, v in self._anonymous.items() if n.lower() not in names} | sent
+        self._headers = self._anonymous
+        if source is not None:
+            parts = urlsplit(source.url)
+            self._origin = _Origin.of(parts)
+            self._base = quote(parts.path.rstrip("/"), safe=_PATH)
+            self._query = quote(parts.query, safe=_PATH + "?")
+            sent = source.sent_headers()
+            names = {name.lower() for name in sent}
+            self._headers = {n: v for n, v in self._anonymous.items() if n.lower() not in names} | sent
         self._idle: dict[tuple[int, _Origin], list[_Connection]] = {}
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
@@ -179,8 +185,23 @@ class Http:
 
         Raises Absent, Refused, Unreachable, Transient, also while the blocks are read; LimitExceeded above max_bytes.
         """
-        origin, headers = self._origin, self._headers
+        assert self._origin is not None
         target = f"{self._base}/{quote(path)}" + (f"?{self._query}" if self._query else "")
+        with self._got(self._origin, target, clock) as (_, blocks):
+            yield blocks
+
+    @contextlib.contextmanager
+    def fetch(self, url: str, clock: Clock) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        """Give the headers and the content of an http or https URL, on a public server only.
+
+        Raises as ``get`` does; Refused for other URLs.
+        """
+        with self._got(*_parsed(url), clock) as found:
+            yield found
+
+    @contextlib.contextmanager
+    def _got(self, origin: _Origin, target: str, clock: Clock) -> Iterator[tuple[Mapping[str, str], Iterator[bytes]]]:
+        headers = self._headers
         for _ in range(self._limits.max_redirects + 1):
             asked = origin
             connection, response = self._ask(asked, target, headers, clock)
@@ -189,7 +210,9 @@ class Http:
                 if location is None:
                     _judge(response)
                     blocks = self._blocks(response)
-                    yield counted(decoded(blocks, response.headers.get("Content-Encoding")), self._limits.max_bytes)
+                    content = decoded(blocks, response.headers.get("Content-Encoding"))
+                    said = {name.lower(): value for name, value in response.headers.items()}
+                    yield said, counted(content, self._limits.max_bytes)
                     return
                 origin, target = _follow(asked, target, location)
                 if origin != self._origin:
@@ -266,11 +289,11 @@ class Http:
     # -- Connecting ---------------------------------------------------------------------------------------------------
 
     def _open(self, origin: _Origin, clock: Clock) -> _Connection:
-        guarded = origin.host != self._origin.host and not self._home_is_private()
+        guarded = self._origin is None or (origin.host != self._origin.host and not self._home_is_private())
         proxy = urllib.request.getproxies().get(origin.scheme)
         if proxy and not urllib.request.proxy_bypass(origin.netloc):
             if guarded:
-                _check_proxied(origin)
+                self._check_proxied(origin)
             return self._open_by_proxy(proxy, origin, clock)
         sock = self._connect(origin.host, origin.port, clock, guarded=guarded)
         if origin.scheme == "https":
@@ -278,6 +301,7 @@ class Http:
         return _Connection(origin, _Stream(sock, clock, self._limits.read_seconds))
 
     def _home_is_private(self) -> bool:
+        assert self._origin is not None
         try:
             return not all(_is_public(info[4][0]) for info in _look_up(self._origin.host, self._origin.port))
         except Unreachable:
@@ -287,7 +311,7 @@ class Http:
         problem: Exception = Unreachable(f"{host}: no address")
         for family, kind, protocol, _, address in _look_up(host, port):
             if guarded and not _is_public(address[0]):
-                problem = Refused(f"redirect to {host}, which is in a private network")
+                problem = Refused(f"{self._led_to(host)} in a private network")
                 continue
             sock = socket.socket(family, kind, protocol)
             try:
@@ -341,6 +365,18 @@ class Http:
         _tunnel(stream, origin, headers)
         return _Connection(origin, _Stream(self._encrypt(sock, origin.host, clock), clock, self._limits.read_seconds))
 
+    def _check_proxied(self, origin: _Origin) -> None:
+        """Refuse a host that is private as far as can be told here: a proxy looks names up by itself."""
+        try:
+            found = _look_up(origin.host, origin.port)
+        except Unreachable:
+            return
+        if not all(_is_public(info[4][0]) for info in found):
+            raise Refused(f"{self._led_to(origin.host)} in a private network")
+
+    def _led_to(self, host: str) -> str:
+        return f"redirect to {host}, which is" if self._origin is not None else f"{host} is"
+
 
 def _tunnel(stream: _Stream, origin: _Origin, headers: Mapping[str, str]) -> None:
     """Ask a proxy for a connection to an origin (RFC 9110 9.3.6). Closes the stream where it says no."""
@@ -360,27 +396,27 @@ def _tunnel(stream: _Stream, origin: _Origin, headers: Mapping[str, str]) -> Non
         raise Unreachable(f"proxy: HTTP {response.status}")
 
 
-def _check_proxied(origin: _Origin) -> None:
-    """Refuse a host that is private as far as can be told here: a proxy looks names up by itself."""
-    try:
-        found = _look_up(origin.host, origin.port)
-    except Unreachable:
-        return
-    if not all(_is_public(info[4][0]) for info in found):
-        raise Refused(f"redirect to {origin.host}, which is in a private network")
-
-
 def _follow(origin: _Origin, target: str, location: str) -> tuple[_Origin, str]:
     """Return where a redirect leads. Raises Refused where that is nowhere to go."""
     try:
-        parts = urlsplit(urljoin(f"{origin.scheme}://{origin.netloc}{target}", location))
-        if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
-            raise Refused(f"redirect to {parts.scheme[:20]}:")
-        found = _Origin.of(parts)
+        url = urljoin(f"{origin.scheme}://{origin.netloc}{target}", location)
     except ValueError as e:
         raise Refused(f"redirect: {e}") from e
+    found, path = _parsed(url, "redirect to ")
     if origin.scheme == "https" and found.scheme == "http":
         raise Refused(f"redirect to {found.host} without encryption")
+    return found, path
+
+
+def _parsed(url: str, what: str = "") -> tuple[_Origin, str]:
+    """Return a URL's origin, and its path as it is asked for. Raises Refused for one that is not to be asked for."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+            raise Refused(f"{what}{parts.scheme[:20]}:")
+        found = _Origin.of(parts)
+    except ValueError as e:
+        raise Refused(f"{what}{e}") from e
     path = quote(parts.path or "/", safe=_PATH)
     return found, path + (f"?{quote(parts.query, safe=_PATH + '?')}" if parts.query else "")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from deadreckon.errors import Malformed, SourceUnavailable
 from deadreckon.model.ids import DebugId
-from deadreckon.symbols.storefiles import Found, files, read_manifest, walk, write_manifest
+from deadreckon.symbols.storefiles import AREAS, Found, files, read_manifest, walk, write_manifest
 from deadreckon.symbols.tablefile import TABLE_VERSION, open_table
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _leftovers(root: Path, now: float) -> Iterator[str]:
                     times += [stat.st_mtime for _, stat in files(root, f"tmp/{item.name}")]
                 if max(times) < now - _LEFTOVER_SECONDS:
                     yield f"tmp/{item.name}"
-    for area in ("imports", "derived", "by-id", "remote"):
+    for area in AREAS:
         for path, stat in files(root, area):
             name = path.rpartition("/")[2]
             whole = name.endswith((".json", ".table")) and not name.startswith(".")
@@ -156,7 +156,7 @@ def check(index: Index, *, repair: bool = False) -> list[Finding]:
     findings: list[Finding] = []
     for item in found.values():
         if item.version == TABLE_VERSION:
-            findings += _check_entry(root, item, repair=repair)
+            findings += (_check_map if item.kind == "map" else _check_entry)(root, item, repair=repair)
     damage = index.damage()
     if damage is not None:
         findings.append(Finding(index.path.name, f"the index is damaged: {damage}", repaired=repair))
@@ -168,6 +168,13 @@ def check(index: Index, *, repair: bool = False) -> list[Finding]:
     if repair:
         index.sync()
     return findings
+
+
+def _check_map(root: Path, item: Found, *, repair: bool) -> Iterator[Finding]:
+    try:
+        open_table(root / item.key)
+    except (Malformed, OSError) as e:
+        yield Finding(item.key, str(e), repaired=repair and _unlink(root / item.key))
 
 
 def _check_entry(root: Path, item: Found, *, repair: bool) -> Iterator[Finding]:

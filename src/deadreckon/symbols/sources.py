@@ -189,6 +189,11 @@ class SymbolPath:
                     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                         mappings[path] = proguard.identify(data)
                     return {mappings[path].debug_id}
+                if kind == "sourcemap":
+                    from deadreckon.objects import sourcemap  # noqa: PLC0415  (few crashes come with any)
+
+                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    return {sourcemap.identify(memoryview(data)).get("debug_id", "")} - {""}
             if kind == "breakpad":
                 return {str(breakpad.identify(head).debug_id or "")} - {""}
             if kind is None:

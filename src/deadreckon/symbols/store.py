@@ -7,6 +7,7 @@
     derived/v1/ab/<key>.json, <key>.0.table     the same of a file named with --symbols
     remote/...                                  debug files fetched from remote sources (remote.py)
     remote/reports/<content>                    images that crash reports brought along
+    maps/v2/ab/<key>.table                      source maps of JavaScript (maps.py)
     index-1.1.sqlite                            what is where (index.py), made from the manifests
     tmp/                                        spooled archive members and the like
 
@@ -191,9 +192,13 @@ class SymbolStore:
         return answer
 
     def _publish(self, manifest: Path, answer: dict[str, Any], files: list[Path]) -> None:
-        """Write a manifest, whose tables are all there, and keep the store below its limit."""
+        """Write a manifest, whose tables are all there."""
         write_manifest(manifest, answer)
-        size, limit = self.index.put(manifest, *files), self._limits.store_max_bytes
+        self.note(manifest, *files)
+
+    def note(self, *files: Path) -> None:
+        """Record files that were added to the store, and keep it below its limit."""
+        size, limit = self.index.put(*files), self._limits.store_max_bytes
         if size is None or not limit or size <= limit or time.monotonic() < self._no_room_until:
             return
         from deadreckon.symbols.housekeeping import make_room  # noqa: PLC0415
@@ -285,7 +290,8 @@ class SymbolStore:
         try:
             self._key(path)
             with self._tables(path, passing=origin is not None) as objects:
-                added.objects = [{**o, "table": None} for o in objects if _importable(o)]
+                shown = [o for o in objects if _importable(o) or o["format"] == "sourcemap"]
+                added.objects = [{**o, "table": None} for o in shown]
                 _conclude(added, objects)
         except (SymbolError, LimitExceeded) as e:
             added.problem = str(e).replace(path, added.path)
@@ -388,11 +394,13 @@ class SymbolStore:
 
 
 def _importable(info: dict[str, Any]) -> bool:
-    return info["debug_id"] is not None and bool(info["ranges"] or info["rows"])
+    return info["debug_id"] is not None and bool(info["ranges"] or info["rows"] or info["format"] == "sourcemap")
 
 
 def _conclude(added: Added, objects: list[dict[str, Any]]) -> None:
     """Say why nothing was found in a file."""
-    if not added.objects:
+    if not added.objects and any(o["format"] == "sourcemap" for o in objects):
+        added.problem = f"{added.path}: a source map without a debug id; it is found where --symbols names it"
+    elif not added.objects:
         problems = [p for o in objects for p in o["problems"]] or ["no debug id, symbols or unwind information"]
         added.problem = f"{added.path}: {'; '.join(problems)}"

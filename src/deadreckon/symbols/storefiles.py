@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AREAS",
     "TOUCH_SECONDS",
     "Found",
     "alone",
@@ -39,6 +40,10 @@ __all__ = [
 TOUCH_SECONDS = 3600.0
 """A modification time says when a table or a fetched file was used last, to the hour: using it costs nothing."""
 _MAX_DEPTH = 16
+AREAS = ("imports", "derived", "by-id", "remote", "maps")
+"""The directories of a store that hold entries."""
+_ALONE = {"remote": "remote", "maps": "map"}
+"""Areas whose files are entries by themselves, and their kind."""
 
 
 @dataclass(slots=True)
@@ -81,7 +86,7 @@ def files(root: Path, area: str) -> Iterator[tuple[str, os.stat_result]]:
 def walk(root: Path) -> dict[str, Found]:
     """Return what the store's files say is in it, by key."""
     found: dict[str, Found] = {}
-    for area in ("imports", "derived", "by-id", "remote"):
+    for area in AREAS:
         for path, stat in files(root, area):
             classify(found, path, stat)
     return found
@@ -94,8 +99,9 @@ def classify(found: dict[str, Found], path: str, stat: os.stat_result) -> None:
     area, _, below = directory.partition("/")
     if not stem or storable(path) != path:
         return  # A file being written, or left so by a killed process; or one that is not ours.
-    if area == "remote":
-        found[path] = Found(path, "remote", None, [path], [stat.st_ino], 0, stat.st_size, stat.st_mtime)
+    if area in _ALONE:
+        size = stat.st_size // max(1, stat.st_nlink)
+        found[path] = Found(path, _ALONE[area], None, [path], [stat.st_ino], 0, size, stat.st_mtime)
         return
     key, kind = f"{directory}/{stem}", "derived" if area == "derived" else "imported"
     if area == "by-id":

@@ -1,113 +1,85 @@
-r"""Table files: the columns of one module's SymTable, RuleTable and CodeTable in one mapped file.
-
-Layout: the magic ``DRTABLE\\0``, u32 version, u32 length of a JSON header, the header, then each column aligned to
-16 bytes, little-endian. The header lists the columns as ``[name, dtype, shape, offset]``. A file is written whole under
-another name and renamed, so a reader sees all of it or nothing; it is checked against its own header when opened.
-"""
+"""Table files: the columns of one module's SymTable, RuleTable and CodeTable in one mapped file (see columnfile.py)."""
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
-import tempfile
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from deadreckon.errors import Malformed
 from deadreckon.model.tables import CodeTable, RuleTable, SymTable
+from deadreckon.symbols.columnfile import ColumnFormat, open_columns, write_columns
 
-__all__ = ["TABLE_VERSION", "TableFile", "open_table", "write_table"]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-TABLE_VERSION = 5
-"""Counts changes of layout or meaning; files of another version are not opened, and tables are built afresh."""
+    from deadreckon.model.tables import SourceMapTable
 
-_MAGIC = b"DRTABLE\0"
-_ALIGN = 16
-_DTYPES: dict[str, np.dtype[Any]] = {"u4": np.dtype("<u4"), "i4": np.dtype("<i4"), "u1": np.dtype("u1")}
-_KINDS = {"strings": "u1", "data": "u1", "expr": "u1", "rules": "i4", "saved": "i4"}  # All others are u4.
-_ROW_WORDS = {"locations": 4, "functions": 3, "files": 3, "base": 2, "text": 2, "rules": 6, "saved": 3, "map": 3}
+__all__ = ["MAP_MAGIC", "TABLE_VERSION", "TableFile", "open_table", "write_table"]
+
+TABLE_VERSION = 6
+"""Counts changes of layout or meaning, of source maps' tables too; files of another version are not opened."""
+
+MAP_MAGIC = b"DRMAP\0\0\0"
+"""What the table files of source maps begin with (maps.py)."""
+_FORMAT = ColumnFormat(
+    b"DRTABLE\0",
+    TABLE_VERSION,
+    {
+        "sym.range_start": ("u4", 0),
+        "sym.range_loc": ("u4", 0),
+        "sym.locations": ("u4", 4),
+        "sym.functions": ("u4", 3),
+        "sym.files": ("u4", 3),
+        "sym.strings": ("u1", 0),
+        "sym.base": ("u4", 2),
+        "sym.text": ("u4", 2),
+        "sym.entries": ("u4", 0),
+        "rule.rva": ("u4", 0),
+        "rule.rule": ("u4", 0),
+        "rule.rules": ("i4", 6),
+        "rule.saved": ("i4", 3),
+        "rule.expr": ("u1", 0),
+        "code.data": ("u1", 0),
+        "code.map": ("u4", 3),
+    },
+)
 
 
 @dataclass(slots=True)
 class TableFile:
-    """An opened table file. ``info`` is what the builder noted: debug_id, code_id, arch, format, has_lines ..."""
+    """An opened table file. ``info`` is what the builder noted: debug_id, code_id, arch, format, has_lines ...
+
+    ``map`` is a source map's table; the others are empty then.
+    """
 
     sym: SymTable
     rules: RuleTable
     info: dict[str, Any]
     code: CodeTable = field(default_factory=CodeTable.empty)
+    map: SourceMapTable | None = None
 
 
 def write_table(
     path: Path, sym: SymTable, rules: RuleTable, info: dict[str, Any], code: CodeTable | None = None
 ) -> None:
     """Write a table file whole or not at all. Raises OSError where the disk doesn't take it."""
-    columns: list[list[Any]] = []
-    arrays: list[np.ndarray[Any, Any]] = []
-    offset = 0
-    for prefix, table in (("sym", sym), ("rule", rules), ("code", code or CodeTable.empty())):
-        for column in fields(table):
-            array = np.ascontiguousarray(getattr(table, column.name))
-            columns.append(
-                [f"{prefix}.{column.name}", f"{array.dtype.kind}{array.dtype.itemsize}", array.shape, offset]
-            )
-            arrays.append(array)
-            offset += -(-array.nbytes // _ALIGN) * _ALIGN
-    header = json.dumps({"info": info, "columns": columns}).encode()
-    header += b" " * (-(16 + len(header)) % _ALIGN)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(_MAGIC + TABLE_VERSION.to_bytes(4, "little") + len(header).to_bytes(4, "little") + header)
-            for array in arrays:
-                out.write(array.data.cast("B") if array.nbytes else b"")
-                out.write(b"\0" * (-array.nbytes % _ALIGN))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_columns(path, _FORMAT, {"sym": sym, "rule": rules, "code": code or CodeTable.empty()}, info)
 
 
 def open_table(path: Path) -> TableFile:
-    """Map a table file and view its columns.
+    """Map a table file, of a module or of a source map, and view its columns.
 
     Raises Malformed where header and size disagree (a damaged file), OSError where it can't be opened.
     """
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < 16:
-            raise Malformed(f"table file {path.name}", expected="at least 16 bytes", got=size)
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if data[:8] != _MAGIC or int.from_bytes(data[8:12], "little") != TABLE_VERSION:
-        raise Malformed(f"table file {path.name}", offset=0, expected=f"version {TABLE_VERSION}", got=data[:12])
-    length = int.from_bytes(data[12:16], "little")
-    try:
-        header = json.loads(data[16 : 16 + length])
-        found: dict[str, dict[str, Any]] = {"sym": {}, "rule": {}, "code": {}}
-        for name, kind, shape, offset in header["columns"]:
-            prefix, column = name.split(".")
-            dtype = _DTYPES[kind]
-            count = int(np.prod(shape, dtype=np.int64))
-            start = 16 + length + offset
-            if count < 0 or offset < 0 or start % _ALIGN or start + count * dtype.itemsize > size:
-                raise Malformed(f"table file {path.name}", offset=start, expected=f"column {name}", got=f"{size} bytes")
-            if kind != _KINDS.get(column, "u4"):
-                raise Malformed(f"table file {path.name}", expected=f"type of {name}", got=kind)
-            if len(shape) != (2 if column in _ROW_WORDS else 1) or (len(shape) == 2 and shape[1] != _ROW_WORDS[column]):
-                raise Malformed(f"table file {path.name}", expected=f"shape of {name}", got=shape)
-            found[prefix][column] = np.frombuffer(data, dtype, count, start).reshape(shape)
-        sym = SymTable(**found["sym"])
-        rules = RuleTable(**found["rule"])
-        code = CodeTable(**found["code"])
-        info = dict(header["info"])
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise Malformed(f"table file {path.name}", got=f"{type(e).__name__}: {e}") from e
+        magic = file.read(len(MAP_MAGIC))
+    if magic == MAP_MAGIC:
+        from deadreckon.symbols.maps import open_map  # noqa: PLC0415  (few stores have any)
+
+        table = open_map(path)
+        return TableFile(SymTable.empty(), RuleTable.empty(), table.info, map=table)
+    found, info = open_columns(path, _FORMAT)
+    sym, rules = SymTable(**found["sym"]), RuleTable(**found["rule"])
     if len(sym.range_start) != len(sym.range_loc) or len(rules.rva) != len(rules.rule):
         raise Malformed(f"table file {path.name}", expected="columns of one length")
-    return TableFile(sym, rules, info, code)
+    return TableFile(sym, rules, info, CodeTable(**found["code"]))

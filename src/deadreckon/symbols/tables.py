@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deadreckon import objects
-from deadreckon.errors import SymbolError
+from deadreckon.errors import LimitExceeded, Malformed, SymbolError
 from deadreckon.model.ids import Arch, DebugId, normalize_code_id
 from deadreckon.model.tables import CodeTable, RuleTable, SymTable
 from deadreckon.objects import (
@@ -48,16 +48,23 @@ __all__ = ["BASE_FUNCTIONS", "LANGUAGES", "build", "identify"]
 LANGUAGES = ("", "c", "cpp", "d", "go", "objc", "objcpp", "rust", "swift", "csharp", "visualbasic", "fsharp")
 """Language of a function by symbolic's number."""
 
+_MAX_ERRORS = 100
 _MANAGED = "the code is .NET's; its methods have no fixed addresses"
 
 
 def identify(path: str) -> list[dict[str, Any]]:
     """Return debug_id, code_id, arch, format and kind of each object in a debug file.
 
-    Raises SymbolError where symbolic can't open it.
+    Raises SymbolError where it can't be opened.
     """
-    if _is_mapping(path):
+    if _kind(path) == "proguard":
         return [_mapping_info(path)[0]]
+    if _kind(path) == "sourcemap":
+        from deadreckon.objects import sourcemap  # noqa: PLC0415
+
+        with open(path, "rb") as file, _read_by_us(path):
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return [_map_info(sourcemap.identify(memoryview(data)))]
     return [_info(obj) for obj in _objects(path)]
 
 
@@ -67,8 +74,10 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
     Returns what ``identify`` does plus ``table`` (file name), ``has_lines``, ``ranges``, ``rows`` and ``problems``
     (one message for each thing that was lost). Raises SymbolError where the file can't be opened.
     """
-    if _is_mapping(path):
+    if _kind(path) == "proguard":
         return [_mapping_table(path, f"{output}.0")]
+    if _kind(path) == "sourcemap":
+        return [_source_map(path, output)]
     results = []
     for number, obj in enumerate(_objects(path)):
         info = _info(obj)
@@ -84,6 +93,56 @@ def build(path: str, output: str, *, rules: bool = True) -> list[dict[str, Any]]
     return results
 
 
+def _kind(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return objects.sniff(file.read(4096))
+    except OSError as e:
+        raise SymbolError(f"{path}: {e}") from e
+
+
+def _source_map(path: str, output: str) -> dict[str, Any]:
+    """Write the table of a source map; its problems are the errors that a strict reading finds."""
+    from deadreckon.objects import sourcemap  # noqa: PLC0415  (few debug files are source maps)
+    from deadreckon.symbols.maps import write_map  # noqa: PLC0415
+
+    with open(path, "rb") as file, _read_by_us(path):
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # The table keeps it.
+        errors = [str(error) for error in sourcemap.check(memoryview(data))]
+        try:
+            table = sourcemap.read(memoryview(data))
+        except Malformed as e:
+            raise SymbolError(f"{path}: {'; '.join(errors[:_MAX_ERRORS]) or e}") from e
+    info = {
+        **_map_info(table.info),
+        "has_lines": bool((table.contents[:, 1] > table.contents[:, 0]).any()),
+        "ranges": len(table),
+        "rows": 0,
+        "problems": errors if len(errors) <= _MAX_ERRORS else [*errors[:_MAX_ERRORS], f"{len(errors)} errors"],
+    }
+    target = Path(f"{output}.0.table")
+    write_map(target, table, info)
+    return {**info, "table": target.name}
+
+
+def _map_info(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "debug_id": info.get("debug_id"),
+        "code_id": None,
+        "arch": str(Arch.UNKNOWN),
+        "format": "sourcemap",
+        "kind": "sourcemap",
+    }
+
+
+@contextmanager
+def _read_by_us(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (Malformed, LimitExceeded) as e:
+        raise SymbolError(f"{path}: {e}") from e
+
+
 def _objects(path: str) -> list[Any]:
     import symbolic  # noqa: PLC0415
 
@@ -91,14 +150,6 @@ def _objects(path: str) -> list[Any]:
         return list(symbolic.Archive.open(path).iter_objects())
     except Exception as e:
         raise SymbolError(f"{path}: {e}") from e
-
-
-def _is_mapping(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return objects.sniff(file.read(4096)) == "proguard"
-    except OSError:
-        return False  # Whoever opens it says why.
 
 
 def _mapping_info(path: str) -> tuple[dict[str, Any], proguard.Mapping]:

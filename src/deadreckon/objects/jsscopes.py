@@ -1,0 +1,195 @@
+"""The functions of a generated script, and their original names through its source map.
+
+Function names come from the text (kernels/scopes.py) and are minified there; each identifier in them is translated by
+the map's name at that identifier. That gives names for every bundler's output, whether or not its maps say anything of
+functions. Which segments carry names differs: terser and esbuild put the name on the identifier, TypeScript on the
+``function`` before it, webpack with terser on the parenthesis behind a private method's name, dart2js on the brace that
+ends a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deadreckon.kernels import positions
+from deadreckon.kernels import scopes as kernel
+from deadreckon.kernels.nesting import flatten
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from deadreckon.model.tables import SourceMapTable
+
+__all__ = ["FunctionScopes", "Name", "read_scopes"]
+
+_MOST_PARTS = 64
+"""Parts of one name; a hostile script makes them without end."""
+_MOST_CHARACTERS = 200
+"""Of one part: strings can be keys."""
+_PREFIXES = {kernel.FLAG_NEW: "new ", kernel.FLAG_GET: "get ", kernel.FLAG_SET: "set "}
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A function's name, and whether the map said it (wholly or in part), as opposed to the minified text."""
+
+    text: str
+    translated: bool
+
+
+@dataclass(slots=True)
+class FunctionScopes:
+    """Where the functions of a script are. Lines and columns are 0-based, columns in UTF-16 units.
+
+    ``at`` i64[m] ascending: ``line << 32 | column``; ``inner`` i32[m]: the function from there on, a row of ``scopes``,
+    -1 outside of all. ``scopes`` i32[s, 7] and ``parts`` i32[p, 6] have the columns of kernels/scopes.py; ``text`` u8 is
+    the script.
+    """
+
+    at: NDArray[np.int64]
+    inner: NDArray[np.int32]
+    scopes: NDArray[np.int32]
+    parts: NDArray[np.int32]
+    text: NDArray[np.uint8]
+
+    def around(self, lines: ArrayLike, columns: ArrayLike) -> NDArray[np.int32]:
+        """Return the innermost function around each position, -1 for none."""
+        where = np.asarray(lines, np.int64) << 32 | np.asarray(columns, np.int64)
+        if not len(self.at):
+            return np.full(len(where), -1, np.int32)
+        found = np.searchsorted(self.at, where, side="right") - 1
+        return np.where(found >= 0, self.inner[found], np.int32(-1))
+
+    def names(self, scopes: Sequence[int], table: SourceMapTable | None) -> dict[int, Name | None]:
+        """Return the original names of functions, rows of ``scopes``; None for one that has no name.
+
+        Without a map, names stay as the script has them.
+        """
+        wanted = sorted({s for s in scopes if 0 <= s < len(self.scopes)})
+        chains = {s: self._chain(int(self.scopes[s, kernel.PART])) for s in wanted}
+        said = self._translated(sorted({p for chain in chains.values() for p in chain}), table)
+        named = {s: self._name(s, chain, said) for s, chain in chains.items()}
+        if table is not None:
+            self._by_closing_brace([s for s in wanted if chains[s] and not named[s].translated], named, table)
+        return {s: name if name.text else None for s, name in named.items()}
+
+    def _chain(self, part: int) -> list[int]:
+        """Return the parts of a name from left to right; of a name without end the last ones."""
+        found: list[int] = []
+        while part > 0 and len(found) < _MOST_PARTS:
+            found.append(part)
+            part = int(self.parts[part, kernel.LEFT])
+        return found[::-1]
+
+    def _translated(self, parts: Sequence[int], table: SourceMapTable | None) -> dict[int, str]:
+        """Return what the map calls those of the parts that are identifiers."""
+        if table is None or not parts:
+            return {}
+        rows = self.parts[np.array(parts, np.int64)]
+        known = np.isin(rows[:, kernel.KIND], (kernel.PART_NAME, kernel.PART_IN_NAME))
+        rows, chosen = rows[known], np.array(parts, np.int64)[known]
+        lines, columns = rows[:, kernel.LINE], rows[:, kernel.COLUMN]
+        name = _names_at(table, lines, columns)
+        # A private method's name is where its parameters begin, if webpack and terser made the map.
+        private = np.flatnonzero((name < 0) & (self.text[rows[:, kernel.START]] == ord("#")))
+        name[private] = _names_at(table, lines[private], columns[private] + rows[private, kernel.LENGTH])
+        found = {}
+        for part, index in zip(chosen.tolist(), name.tolist(), strict=True):
+            text = table.name(index)
+            if text:
+                found[part] = text
+        return found
+
+    def _source(self, part: int) -> str:
+        start, length = self.parts[part, kernel.START : kernel.LENGTH + 1].tolist()
+        return self.text[start : start + min(length, 4 * _MOST_CHARACTERS)].tobytes().decode("utf-8", "replace")
+
+    def _name(self, scope: int, chain: Sequence[int], said: Mapping[int, str]) -> Name:
+        pieces: list[str] = []
+        for part in chain:
+            kind = int(self.parts[part, kernel.KIND])
+            text = self._source(part)
+            private = text.startswith("#")
+            text = said.get(part, text)[:_MOST_CHARACTERS]
+            if private and not text.startswith("#"):
+                text = "#" + text
+            if kind == kernel.PART_OBJECT:
+                text = "<object>"
+            elif kind in {kernel.PART_STRING, kernel.PART_IN_STRING}:
+                text = f'"{text[1:-1]}"'
+            if kind in {kernel.PART_STRING, kernel.PART_NUMBER}:
+                text = f"<{text}>"
+            elif kind in {kernel.PART_COMPUTED, kernel.PART_IN_COMPUTED}:
+                text = "<computed>"
+            pieces.append(f"[{text}]" if kind >= kernel.PART_IN_NAME else f".{text}")
+        name = "".join(pieces).removeprefix(".")
+        flags = int(self.scopes[scope, kernel.FLAGS])
+        prefix = next((p for flag, p in _PREFIXES.items() if flags & flag), "") if name else ""
+        return Name(prefix + name, not said.keys().isdisjoint(chain))
+
+    def _by_closing_brace(self, scopes: Sequence[int], named: dict[int, Name], table: SourceMapTable) -> None:
+        """Name functions by a segment for the brace that ends them and nothing else: so dart2js names functions.
+
+        Elsewhere names there belong to something else: an arrow function ends with what it returns.
+        """
+        rows = np.array([s for s in scopes if self.scopes[s, kernel.FLAGS] & kernel.FLAG_BRACES], np.int64)
+        lines, columns = self.scopes[rows, kernel.TO_LINE], self.scopes[rows, kernel.TO_COLUMN]
+        found = positions.look_up(table, lines, columns - 1)
+        behind = positions.look_up(table, lines, columns)
+        at, next_at = (_columns(table, answer.segment) for answer in (found, behind))
+        exact = (at == columns - 1) & ((next_at == columns) | _last_of_line(table, found.segment))
+        for scope, index in zip(rows[exact].tolist(), found.place[exact, 3].tolist(), strict=True):
+            text = table.name(index)
+            if text:
+                named[scope] = Name(text, translated=True)
+
+
+def _columns(table: SourceMapTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the generated columns of segments, -1 for none."""
+    found = np.full(len(rows), -1, np.int64)
+    found[rows >= 0] = table.column[rows[rows >= 0]]
+    return found
+
+
+def _last_of_line(table: SourceMapTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which segments no other one of their line follows."""
+    return np.isin(rows + 1, table.first)
+
+
+def _names_at(table: SourceMapTable, lines: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the index of the name at identifiers, -1 where the map has none there.
+
+    A segment one column before counts, too. A segment without name has that of the one before it where both lead to
+    the same place, as TypeScript's do.
+    """
+    here = positions.look_up(table, lines, columns)
+    row = here.segment
+    name = here.place[:, 3].copy()
+    near = (row >= 0) & (here.state == 0)
+    near[near] = table.column[row[near]] >= columns[near] - 1
+    name[~near] = -1
+    unnamed = np.flatnonzero(near & (name < 0))
+    unnamed = unnamed[table.column[row[unnamed]] > 0]
+    before = positions.look_up(table, lines[unnamed], table.column[row[unnamed]] - 1)
+    same = (before.place[:, :3] == here.place[unnamed, :3]).all(axis=1)
+    name[unnamed[same]] = before.place[same, 3]
+    return name
+
+
+def read_scopes(script: bytes | memoryview | NDArray[np.uint8]) -> FunctionScopes:
+    """Find the functions of a script in UTF-8, broken or not; one pass, in memory of some times its size."""
+    text = np.frombuffer(script, np.uint8)
+    found = kernel.scan(text)
+    scopes = found.scopes
+    start = scopes[:, kernel.FROM_LINE].astype(np.int64) << 32 | scopes[:, kernel.FROM_COLUMN]
+    end = scopes[:, kernel.TO_LINE].astype(np.int64) << 32 | scopes[:, kernel.TO_COLUMN]
+    # Functions in the parameters of an arrow function are seen before it is.
+    order = np.argsort(start, kind="stable")
+    at, inner = flatten(start[order], end[order])
+    innermost = np.where(inner >= 0, order[inner], -1) if len(order) else inner
+    return FunctionScopes(at, innermost.astype(np.int32), scopes, found.parts, text)

@@ -1,0 +1,83 @@
+"""What tells JavaScript's stacks from those of other languages: positions with columns, in files that scripts are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from deadreckon.objects.jspaths import scheme
+from deadreckon.reports.javascript.lines import read_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deadreckon.model.event import Frame
+
+__all__ = ["serialized_error", "stack_text"]
+
+_MOST_CHARACTERS = 65_536
+_MOST_LINES = 400
+_MOST_LINE = 4096
+_STACKS = ("stack", "stacktrace")
+_SCRIPTS = frozenset(
+    "js mjs cjs jsx ts tsx mts cts vue svelte html htm xhtml php aspx jsp bundle jsbundle hbc wasm".split()
+)
+_SCHEMES = frozenset(
+    """
+    http https webpack webpack-internal turbopack node blob data capacitor app rsc chrome-extension moz-extension
+    safari-extension safari-web-extension resource chrome ext bun deno ng ionic wasm webkit-masked-url
+    """.split()
+)
+_ONLY_HERE = frozenset({"bytecode", "wasm_function", "wasm", "promise_index", "eval_depth"})
+
+
+def stack_text(text: str) -> bool:
+    """Tell whether a text has a frame near its beginning that only a JavaScript engine prints."""
+    if text[:64].lstrip().startswith("{"):
+        return False
+    seen = 0
+    for line in text[:_MOST_CHARACTERS].split("\n"):
+        stripped = line.strip()
+        if not stripped or len(stripped) > _MOST_LINE or stripped.startswith("{"):
+            continue
+        seen += 1
+        if seen > _MOST_LINES:
+            break
+        frame = read_line(line.rstrip(" {,]\r"))
+        if frame is not None and _telling(stripped, frame):
+            return True
+    return False
+
+
+def _telling(line: str, frame: Frame) -> bool:
+    if frame.details and not _ONLY_HERE.isdisjoint(frame.details):
+        return True
+    place = frame.abs_path
+    if place is None:
+        # Of frames without a place, only what no other language prints so.
+        return "[native code]" in line or line.endswith("(<anonymous>)")
+    if place == "<anonymous>":
+        return frame.colno is not None
+    if scheme(place) in _SCHEMES:
+        return True
+    name = place.partition("?")[0].replace("\\", "/").rpartition("/")[2]
+    suffix = name.rpartition(".")[2].lower()
+    # Java, Python and PHP have lines only.
+    return suffix in _SCRIPTS and suffix != name and (frame.colno is not None or line.startswith("Line "))
+
+
+def serialized_error(members: Mapping[str, msgspec.Raw]) -> bool:
+    """Tell whether a JSON object is an error that was serialized: a stack's text, and a name or a message."""
+    if members.keys().isdisjoint({"name", "message"}):
+        return False
+    for key in _STACKS:
+        raw = bytes(members.get(key, b""))
+        if raw[:1] == b'"':
+            try:
+                text = msgspec.json.decode(raw, type=str)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            if stack_text(text):
+                return True
+    return False
