@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 
 WINDOWS = Path(__file__).parent.parent / "native_fixtures" / "windows"
 DUMPS = sorted(WINDOWS.glob("*/*/dumps/*.dmp.xz"))
-_EPILOGUES = pytest.mark.xfail(
-    strict=True, reason="x86 FrameData says nothing of epilogues, and the code is not looked at where it covers it"
-)
-_UNKNOWN = {"x86-O2-step-31", "x86-O2-step-33"}
 _IDS = [f"{p.parts[-4]}-{p.parts[-3]}-{p.name.partition('.')[0]}" for p in DUMPS]
-CASES = [pytest.param(p, id=i, marks=_EPILOGUES if i in _UNKNOWN else ()) for p, i in zip(DUMPS, _IDS, strict=True)]
+CASES = [pytest.param(p, id=i) for p, i in zip(DUMPS, _IDS, strict=True)]
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,9 @@ def test_the_store_endpoints_examples(example: dict[str, Any], encode: Any) -> N
     assert (event.event_id, event.timestamp) == ("fc6d8c0c43fc4630ad850ee518f1b9d0", "2011-05-02T17:41:36Z")
     assert event.tags == example.get("tags")
     assert event.message == example.get("message")
-    assert [(e.type, e.value, e.module) for e in event.exceptions or []] == [("SyntaxError", "Wattttt!", "__builtins__")]
+    assert [(e.type, e.value, e.module) for e in event.exceptions or []] == [
+        ("SyntaxError", "Wattttt!", "__builtins__")
+    ]
     assert "my.module.function_name" in (event.attributes or {}).values()
 
 
@@ -386,7 +388,9 @@ def test_instruction_addr_adjustment(adjustment: Any, signal: Any, pc: Any, expe
 def test_addr_mode(mode: str, addr: str, expected: int | None) -> None:
     found = crash(
         platform="native",
-        exception={"values": [{"stacktrace": {"frames": [{"instruction_addr": addr, "addr_mode": mode}]}, "type": "E"}]},
+        exception={
+            "values": [{"stacktrace": {"frames": [{"instruction_addr": addr, "addr_mode": mode}]}, "type": "E"}]
+        },
         debug_meta={"images": [IMAGE, {"type": "sourcemap", "debug_id": "x", "code_file": "y"}]},
     )
     assert [f.instruction_addr for f in found.threads[0].frames or []] == [expected]
@@ -410,7 +414,10 @@ def test_dotnet_addresses_count_from_a_function() -> None:
 
 
 def test_registers() -> None:
-    stacktrace = {"frames": [{"instruction_addr": "0x1234"}], "registers": {"rip": "0x1234", "rsp": "0x10", "eflags": "7"}}
+    stacktrace = {
+        "frames": [{"instruction_addr": "0x1234"}],
+        "registers": {"rip": "0x1234", "rsp": "0x10", "eflags": "7"},
+    }
     found = crash(
         platform="native",
         contexts={"device": {"arch": "x86_64"}},
@@ -460,7 +467,9 @@ def test_images_of_other_kinds() -> None:
     ]
     frame = sentry_frame("f", abs_path="app:///main.js", filename="main.js")
     found = crash(
-        platform="javascript", debug_meta={"images": images}, exception=[{"type": "E", "stacktrace": {"frames": [frame]}}]
+        platform="javascript",
+        debug_meta={"images": images},
+        exception=[{"type": "E", "stacktrace": {"frames": [frame]}}],
     )
     assert found.mappings == ["6862a0a0-9544-2d09-1756-e30ba2dff37d"]
     assert told((found.exceptions[0].frames or [])[0]).debug_id == "6862a0a0-9544-2d09-1756-e30ba2dff37d"
@@ -477,7 +486,11 @@ def test_images_over_one_another() -> None:
         {**IMAGE, "image_addr": "0x2000", "debug_id": "7862a0a0-9544-2d09-1756-e30ba2dff37d"},
     ]
     found = crash(debug_meta={"images": images})
-    assert [(m.image_addr, m.image_size) for m in found.modules] == [(0x1000, 0x1000), (0x2000, 0x1000), (0x3000, 0x1000)]
+    assert [(m.image_addr, m.image_size) for m in found.modules] == [
+        (0x1000, 0x1000),
+        (0x2000, 0x1000),
+        (0x3000, 0x1000),
+    ]
     assert [d.code for d in found.diagnostics] == ["module_overlap"]
 
 
@@ -536,7 +549,19 @@ def test_no_event(body: bytes) -> None:
 
 
 def test_values_of_wrong_types_cost_themselves() -> None:
-    junk: list[Any] = [None, 7, "x", [], {}, True, 1.5, [[1]], {"values": 7}, {"values": [7, None, {}]}, {"frames": [7]}]
+    junk: list[Any] = [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        True,
+        1.5,
+        [[1]],
+        {"values": 7},
+        {"values": [7, None, {}]},
+        {"frames": [7]},
+    ]
     names = (
         *("exception", "threads", "stacktrace", "debug_meta", "contexts", "tags", "user", "request", "sdk", "logentry"),
         *("message", "modules", "breadcrumbs", "extra", "level", "platform", "timestamp", "event_id", "fingerprint"),

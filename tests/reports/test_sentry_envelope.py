@@ -224,7 +224,16 @@ def test_limits() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\x91" * 5000, b"\x81\x80\x01", b"\xc7\x01\x05a", b"\x80" * 3000, b"\x92\x01"],
+    [
+        b"",
+        b"\xc1",
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 5000,
+        b"\x81\x80\x01",
+        b"\xc7\x01\x05a",
+        b"\x80" * 3000,
+        b"\x92\x01",
+    ],
 )
 def test_messagepack_gives_an_answer(data: bytes) -> None:
     assert len(packed.unpacked(data)) <= 256
