@@ -6,8 +6,8 @@ nor an SDK. On Debian::
 
     apt-get install clang lld llvm wine wine64 wine32:i386
 
-Where wine32 does not fit among the other packages, unpack libwine, wine32, libunwind8 and liblzma5 of i386, and zlib1.dll
-of libz-mingw-w64, into one directory, and name it with ``--wine32``.
+Where wine32 can't be installed, unpack i386's libwine, wine32, libunwind8 and liblzma5 into one directory, put i386's
+zlib1.dll (libz-mingw-w64) beside wine's other libraries for Windows there, and name it with ``--wine32``.
 
 What is made lies beside the sources in ``windows``, all of it compressed: for each architecture and variant
 ``ferry.exe``, ``winch.dll`` and their PDBs, and in ``dumps`` a minidump and its truth for each mode. A truth has the
@@ -119,10 +119,11 @@ class Variant:
 FEW = ("aligned", "chain", "conventions", "hold", "inlines", "library", "noreturn", "recursion", "tail_call", "vla")
 # Wine ends an x86_64 program that has overflowed its stack in small steps: there is no room for the exception.
 ON_X86_64 = tuple(mode for mode in MODES if mode != "overflow")
+FEWER = ("aligned", "inlines", "library", "recursion", "tail_call", "vla")
 VARIANTS = (
     Variant("x86_64", "O2", ("-O2", "-fomit-frame-pointer"), ON_X86_64, (1, 3, 5, 26, 27, 29)),
-    Variant("x86_64", "frames-O1", ("-O1", "-fno-omit-frame-pointer"), FEW),
-    Variant("x86", "O2", ("-O2", "-fomit-frame-pointer"), tuple(MODES), (1, 3, 5, 26, 29)),
+    Variant("x86_64", "frames-O1", ("-O1", "-fno-omit-frame-pointer"), FEWER),
+    Variant("x86", "O2", ("-O2", "-fomit-frame-pointer"), tuple(MODES), (1, 3, 5, 18, 31, 33)),
     Variant("x86", "frames-O1", ("-O1", "-fno-omit-frame-pointer"), FEW),
     Variant("x86", "plain-O1", ("-O1", "-fno-omit-frame-pointer", "-gline-tables-only"), ("chain", "vla")),
     Variant("arm64", "O2", ("-O2",)),
@@ -166,11 +167,12 @@ class Wine:
 
     def __call__(self, *arguments: str, directory: Path, seconds: int = 60) -> int:
         """Run a program, and return its exit code."""
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+        nothing = subprocess.DEVNULL
         try:
             done = subprocess.run(
-                [self.program, *arguments], cwd=directory, env=self.environment, timeout=seconds, check=False, **quiet
-            )
+                [self.program, *arguments], cwd=directory, env=self.environment, timeout=seconds, check=False,
+                stdin=nothing, stdout=nothing, stderr=nothing,
+            )  # fmt: skip
         except FileNotFoundError as error:
             raise BuildError(f"{self.program} is not installed") from error
         except subprocess.TimeoutExpired:
@@ -265,7 +267,7 @@ class Images:
 
     def frames(self, pcs: Sequence[int]) -> list[dict[str, Any]]:
         """Describe the frames with these program counters; all but the first are return addresses."""
-        frames = []
+        frames: list[dict[str, Any]] = []
         asked: dict[str, list[int]] = {name: [] for name in self.spans}
         for depth, pc in enumerate(pcs):
             name = self.module(pc - bool(depth))
@@ -377,7 +379,7 @@ def build(variant: Variant, wine: Wine | None, target: Path) -> None:
     for program in PROGRAMS:
         for name in (program, Path(program).with_suffix(".pdb").name):
             pack(directory / name, target / f"{name}.xz")
-    runs = [(mode, (mode,), MODES[mode]) for mode in variant.modes]
+    runs: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = [(mode, (mode,), MODES[mode]) for mode in variant.modes]
     runs += [(f"step-{steps:02}", ("step", str(steps)), STEPPED) for steps in variant.steps]
     for name, arguments, expected in runs:
         if wine is None:
@@ -413,9 +415,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", choices=tuple(ARCHITECTURES), action="append", help="(default: all)")
     parser.add_argument("--wine32", type=Path, help="where wine32 was unpacked, if it is not installed")
     options = parser.parse_args(arguments)
+    if lacking := [name for name in TOOLS if tool(name) is None]:
+        print(f"not installed: {', '.join(lacking)}", file=sys.stderr)
+        return 2
     try:
-        if lacking := [name for name in TOOLS if tool(name) is None]:
-            raise BuildError(f"not installed: {', '.join(lacking)}")
         with build_directory():
             for architecture in options.arch or ARCHITECTURES:
                 root = options.wine32.resolve() if options.wine32 and architecture == "x86" else None

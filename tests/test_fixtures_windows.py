@@ -12,6 +12,9 @@ import pytest
 
 from deadreckon import Engine
 from deadreckon.config import Config
+from deadreckon.model.tables import CFA_REG, REG_OFFSET
+from deadreckon.objects import pe_unwind
+from oracle.rules import index_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 WINDOWS = Path(__file__).parent.parent / "native_fixtures" / "windows"
 DUMPS = sorted(WINDOWS.glob("*/*/dumps/*.dmp.xz"))
 _IDS = [f"{p.parts[-4]}-{p.parts[-3]}-{p.name.partition('.')[0]}" for p in DUMPS]
-OURS = {"ferry.exe", "winch.dll"}
+CASES = [pytest.param(p, id=i) for p, i in zip(DUMPS, _IDS, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def plain(function: str | None) -> str:
     return (function or "").partition("(")[0].lstrip("_")
 
 
-@pytest.mark.parametrize("dump", DUMPS, ids=_IDS)
+@pytest.mark.parametrize("dump", CASES)
 def test_crashed_thread_is_what_the_program_noted(dump: Path, engine: Engine, variants: dict[str, Path]) -> None:
     event, told = processed(dump, engine, variants)
     ours, wanted = physical(crashed(event)), told["frames"]
@@ -81,10 +84,82 @@ def test_crashed_thread_is_what_the_program_noted(dump: Path, engine: Engine, va
         ], depth
 
 
-@pytest.mark.parametrize("dump", DUMPS, ids=_IDS)
+@pytest.mark.parametrize("dump", CASES)
 def test_nothing_is_guessed_in_the_programs(dump: Path, engine: Engine, variants: dict[str, Path]) -> None:
     """What the programs' own tables say is no guess; the system's modules are not at hand."""
     event, told = processed(dump, engine, variants)
     trusts = [g[-1].trust for g in physical(crashed(event))[: len(told["frames"])]]
     assert trusts[0] == "context"
-    assert set(trusts[1:]) <= {"cfi"}
+    # Above a call to nowhere there is only the stack to look at.
+    called = 1 + (told["frames"][0]["pc"] == "0x0")
+    assert set(trusts[1:called]) <= {"scan"}
+    assert set(trusts[called:]) == {"cfi"}
+
+
+def test_every_mode_and_variant_is_there() -> None:
+    assert len(DUMPS) == 61
+    assert {p.parts[-4] for p in DUMPS} == {"x86_64", "x86"}
+
+
+def test_the_pdb_is_found_through_the_executable(engine: Engine, variants: dict[str, Path]) -> None:
+    """Wine's dbghelp writes no CodeView record: the executable matches by time stamp and size, and names its PDB."""
+    event, _ = processed(WINDOWS / "x86_64/O2/dumps/chain.dmp.xz", engine, variants)
+    ferry = next(m for m in event.modules or () if (m.code_file or "").endswith("ferry.exe"))
+    assert ferry.debug_id is None
+    assert ferry.symbols == "found"
+    assert crashed(event)[0].lineno
+
+
+SP, FP, LR = 31, 29, 30
+_NAMES = {"fp": FP, "lr": LR, **{f"x{n}": n for n in range(31)}}
+
+
+def unwound(operations: list[str]) -> tuple[int, int, dict[int, int]] | None:
+    """Undo a prologue, listed last instruction first: the CFA's register and offset, and where from it registers are.
+
+    None where an operation depends on the ones around it.
+    """
+    base, at, places = SP, 0, {}
+    for text in operations:
+        operation, _, rest = text.partition(" ")
+        if operation in {"nop", "end"}:
+            continue
+        amount = int(found[1]) if (found := re.search(r"#(-?\d+)", rest)) else 0
+        if operation == "sub":
+            at += amount
+        elif text.startswith(("add fp, sp", "mov fp, sp")):
+            base, at = FP, -amount
+        elif operation in {"stp", "str"}:
+            registers = [r.strip() for r in rest.partition("[")[0].split(",") if r.strip()]
+            for number, register in enumerate(registers):
+                if register in _NAMES:
+                    places[_NAMES[register]] = at + (0 if rest.endswith("!") else amount) + 8 * number
+            at -= amount if rest.endswith("!") else 0
+        else:
+            return None
+    return base, at, {register: place - at for register, place in places.items()}
+
+
+@pytest.mark.parametrize(("program", "base"), [("ferry.exe", 0x1_4000_0000), ("winch.dll", 0x1_8000_0000)])
+def test_arm64_rules_are_what_llvm_reads(program: str, base: int) -> None:
+    """Nothing runs the ARM64 build here, but its unwind information is a compiler's: packed and unpacked records."""
+    folder = WINDOWS / "arm64/O2"
+    made = pe_unwind.read(lzma.decompress((folder / f"{program}.xz").read_bytes()))
+    assert not made.problems
+    functions = json.loads((folder / "unwind.json").read_text())[program]
+    compared = 0
+    for function in functions:
+        lines = function["text"]
+        first = lines.index("Prologue [") + 1
+        operations = [line.partition("; ")[2] or line for line in lines[first : lines.index("]", first)]]
+        wanted = unwound(operations)
+        if wanted is None:
+            continue
+        body = function["start"] - base + 4 * sum(operation != "end" for operation in operations)
+        index = index_at(made.rules, body)
+        assert index is not None, hex(body)
+        kind, register, offset, _, start, count = made.rules.rules[index].tolist()
+        places = {r: o for r, k, o in made.rules.saved[start : start + count].tolist() if k == REG_OFFSET and r <= LR}
+        assert (kind, register, offset, places) == (CFA_REG, *wanted), lines
+        compared += 1
+    assert compared >= 0.9 * len(functions)

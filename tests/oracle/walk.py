@@ -90,6 +90,9 @@ class _Walker:
                     return BASE
                 rule = _last(image.rows, rva)
             found: tuple[dict[int, int], int] | None = None
+            if not self.is_return and image is not None and self.world.arch == "x86":
+                found = self.epilogue(pc, sp, image)
+                rule = rule if found is None else None
             if rule is not None:
                 if rule.signal:
                     self.frames[-1].is_return = False
@@ -293,6 +296,61 @@ class _Walker:
                 return None
         caller = {r: v for r, v in self.regs.items() if r != layout.lr}
         return {**caller, layout.pc: target}, FRAME_POINTER
+
+    def epilogue(self, pc: int, sp: int, image: Image) -> tuple[dict[int, int], int] | None:
+        """Run what is left of a function, where that is nothing but taking its frame away and returning."""
+        regs, at = dict(self.regs), pc
+        for _ in range(12):
+            raw = self.code(at, 1, image)
+            if raw is None:
+                return None
+            two = self.code(at + 1, 1, image)
+            pair = (raw, -1 if two is None else two)
+            if raw in {0xC2, 0xC3}:
+                target, dropped = self.load(regs[4]), self.code(at + 1, 2, image) if raw == 0xC2 else 0
+                if target is None or dropped is None or not self.plausible(target):
+                    return None
+                top = (regs[4] + 4 + dropped) % (1 << 32)
+                return ({**regs, 4: top, 8: target}, CFI) if top > sp else None
+            if raw in range(0x58, 0x60) and raw != 0x5C:
+                value = self.load(regs[4])
+                if value is None:
+                    return None
+                regs |= {4: (regs[4] + 4) % (1 << 32), raw - 0x58: value}
+                at += 1
+            elif raw == 0xC9 or pair in {(0x8B, 0xE5), (0x89, 0xEC), (0x8D, 0x65), (0x8D, 0xA5)}:
+                if 5 not in regs:
+                    return None
+                if raw == 0xC9:
+                    value = self.load(regs[5])
+                    if value is None:
+                        return None
+                    regs |= {4: (regs[5] + 4) % (1 << 32), 5: value}
+                    at += 1
+                elif raw != 0x8D:
+                    regs[4] = regs[5]
+                    at += 2
+                else:
+                    size = 1 if pair[1] == 0x65 else 4
+                    moved = self.signed(at + 2, size, image)
+                    if moved is None:
+                        return None
+                    regs[4] = (regs[5] + moved) % (1 << 32)
+                    at += 2 + size
+            elif pair in {(0x83, 0xC4), (0x81, 0xC4)}:
+                size = 1 if raw == 0x83 else 4
+                moved = self.signed(at + 2, size, image)
+                if moved is None:
+                    return None
+                regs[4] = (regs[4] + moved) % (1 << 32)
+                at += 2 + size
+            else:
+                return None
+        return None
+
+    def signed(self, at: int, size: int, image: Image) -> int | None:
+        value = self.code(at, size, image)
+        return None if value is None else value - (value >> 8 * size - 1 << 8 * size)
 
     def prologue(self, pc: int, sp: int, image: Image | None) -> tuple[dict[int, int], int] | None:
         """Undo what the function's first instructions did, where a call leads to what they saved."""

@@ -217,6 +217,10 @@ _CALLS = {
 """Calls, and a few instructions that only look like one."""
 
 
+_EPILOGUES = [
+    bytes.fromhex(x) for x in "5b 5e 5d 5c c9 8be5 89ec 83c40c 83c4f8 81c410000000 8d65f4 8da5f0ffffff".split()
+]
+"""What x86 functions end with before they return."""
 _PROLOGUES = (
     [bytes.fromhex(x) for x in (
         "10b5 f0b5 2de9f041 4df804ed 82b0 d0b0 2ded048b 2ded020a adf5807d adf2040d 00af 0446 00f010f8 10bd 4df8047d"
@@ -240,6 +244,7 @@ def random_world(rng: Random, arch: Arch) -> World:
     stack = (0xBF00_0000 if word == 4 else 0x7FFC_0000_0000) + 8 * rng.randrange(64)
     saved_registers = [registers.index(name) for name in rules.callee_saved]
     returns: list[int] = []
+    ends: list[int] = [0]
     generated = low - 0x10_0000
     for number in range(rng.randint(1, 3)):
         image = Image(low + number * rng.choice((0x1000, 0x8000)), 0x1000)
@@ -260,6 +265,10 @@ def random_world(rng: Random, arch: Arch) -> World:
             if rules.call == "arm" and rng.random() < 0.6:
                 first = b"".join(rng.choices(_PROLOGUES[rng.random() < 0.5], k=rng.randint(1, 4)))
                 code[at : at + len(first)] = first
+            if arch == "x86":
+                last = b"".join(rng.choices(_EPILOGUES, k=rng.randint(0, 3))) + rng.choice((b"\xc3", b"\xc2\x08\0"))
+                code[at + size - len(last) : at + size] = last
+                ends += [image.start + at + size - i for i in range(1, len(last) + 1)]
             for _ in range(3):
                 call = rng.choice(_CALLS[rules.call])
                 where = at + rng.randrange(size) & (~3 if rules.call == "arm64" else ~0)
@@ -319,7 +328,8 @@ def random_world(rng: Random, arch: Arch) -> World:
             r: rng.choice((rng.getrandbits(8 * word), stack + word * rng.randrange(words))) for r in saved_registers
         }
         known[registers.pc] = rng.choice((
-            rng.choice(returns), rng.choice(world.images).start + rng.randrange(0x1000), 0, rng.getrandbits(8 * word)
+            rng.choice(ends), rng.choice(returns), rng.choice(world.images).start + rng.randrange(0x1000), 0,
+            rng.getrandbits(8 * word),
         ))  # fmt: skip
         known[registers.sp] = (
             stack + word * rng.choice((0, 0, rng.randrange(words), words + 50)) + rng.choice((0, 0, 0, 1))

@@ -45,3 +45,4 @@ __fltused:
         .p2align 2
         .long   4
         .cv_fpo_data __chkstk
+        .cv_stringtable

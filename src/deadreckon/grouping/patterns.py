@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 __all__ = ["MAX_STEPS", "Pattern", "PatternError", "StepsExhausted", "compile_pattern"]
 
 MAX_STEPS = 1_000_000
-"""Steps of one search, which take about half a second."""
+"""Steps of one search, which take about a second."""
 MAX_PATTERN = 4096
 _MAX_REPEAT = 1000
 _MAX_PROGRAM = 10_000

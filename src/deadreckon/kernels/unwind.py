@@ -35,6 +35,7 @@ from deadreckon.kernels._code import (
     plausible,
     same_function,
 )
+from deadreckon.kernels._epilogue import run_epilogue
 from deadreckon.kernels._jit import array, kernel, view_i32, view_u32
 from deadreckon.kernels._memory import find, load, region
 from deadreckon.kernels._parameters import (
@@ -72,6 +73,7 @@ __all__ = [
     "MODULE_COLUMNS",
     "NOTE_CALL",
     "NOTE_CHAIN",
+    "NOTE_EPILOGUE",
     "NOTE_LEAF",
     "NOTE_PROLOGUE",
     "NOTE_RULE",
@@ -100,7 +102,8 @@ NOTE_CHAIN, NOTE_WORDS = 8, 16
     NOTE_CALL,
     NOTE_PROLOGUE,
 ) = (1 << i for i in range(8))
-"""What was tried for a frame's caller, as bits; from bit 8 a CHAIN_ code, from bit 16 the number of words scanned."""
+NOTE_EPILOGUE = 1 << 12
+"""What was tried for a frame's caller, as bits; in bits 8 to 11 a CHAIN_ code, from bit 16 the words scanned."""
 
 STOP_NO_CALLER, STOP_END, STOP_BASE, STOP_LIMIT, STOP_NO_CONTEXT, STOP_NO_STACK = range(6)
 """Why a stack ended; STOP_END and STOP_BASE are true ends."""
@@ -228,7 +231,12 @@ def _walk(
                     if done:
                         stops[t] = STOP_BASE
                         break
-                if columns[M_ROWS]:
+                if not is_return and p[P_CALL] == CALL_X86 and word == 4:
+                    known = run_epilogue(p, m, regs, valid, caller, code, memory)
+                    if known and caller[p[P_SP]] > sp:
+                        found = TRUST_CFI
+                        decisions[n - 1, 1] |= NOTE_EPILOGUE
+                if columns[M_ROWS] and not found:
                     i = find(view_u32(columns[M_RVA], columns[M_ROWS]), columns[M_ROWS], rva)
                     if i >= 0:
                         rule = view_u32(columns[M_RULE], columns[M_ROWS])[i]

@@ -118,9 +118,9 @@ def seconds(value: Any) -> float | None:
             value = float(value[:64])
         except ValueError:
             return None
-    if (type(value) is not int and type(value) is not float) or not math.isfinite(value) or value < 0:
+    if (type(value) is not int and type(value) is not float) or not 0 <= value < 1e14:
         return None
-    return float(value) / 1000 if 1e11 < value < 1e14 else float(value) if value < 1e11 else None
+    return float(value) if value < 1e11 else float(value) / 1000
 
 
 def event_id(value: Any) -> str | None:

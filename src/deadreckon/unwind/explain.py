@@ -63,7 +63,9 @@ def explain(crash: RawCrash, walk: Walk, tables: Sequence[Tables | None]) -> dic
             steps.append("nothing was called yet: the link register has the caller")
         if notes & kernel.NOTE_PROLOGUE:
             steps.append("the function's first instructions saved the return address")
-        chain = notes >> kernel.NOTE_CHAIN & 0xFF
+        if notes & kernel.NOTE_EPILOGUE:
+            steps.append("the function is about to return: what is left of it was run")
+        chain = notes >> kernel.NOTE_CHAIN & 0xF
         if chain in _CHAINS:
             steps.append(_CHAINS[chain])
         if words := notes >> kernel.NOTE_WORDS:

@@ -103,7 +103,8 @@ def event_data(form: Form) -> dict[str, Any]:
 def _put(into: dict[str, Any], path: list[str], value: str) -> None:
     """Put a value at ``[a][b][]``, the last of which appends."""
     at: Any = into
-    for name, after in zip(path, [*path[1:], None], strict=True):
+    afterwards: list[str | None] = [*path[1:], None]
+    for name, after in zip(path, afterwards, strict=False):
         if type(at) is list:
             if after is None:
                 at.append(value)
