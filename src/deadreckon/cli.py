@@ -264,8 +264,12 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
         source, name = sys.stdin.buffer.read(engine.config.report.max_bytes + 1), "-"
     try:
         yield from engine.process_all(
-            source, name=name, kind=options.kind, symbols=options.symbols,
-            sourcemaps=options.sourcemaps, attributes=dict(options.attr) or None
+            source,
+            name=name,
+            kind=options.kind,
+            symbols=options.symbols,
+            sourcemaps=options.sourcemaps,
+            attributes=dict(options.attr) or None,
         )
     except Exception as e:  # noqa: BLE001  (a bug met in one input must not cost the others)
         from deadreckon.describe import unreadable

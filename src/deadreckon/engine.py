@@ -297,9 +297,7 @@ class Engine:
             _conclude(event, raw)
             yield event
 
-    def _resolve_stacks(
-        self, raw: RawCrash, paths: list[Place], event: Event, sourcemaps: Sequence[str]
-    ) -> None:
+    def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event, sourcemaps: Sequence[str]) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
         from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
         from deadreckon.symbolicate.native import ModuleSymbols, symbolicate  # noqa: PLC0415
@@ -405,7 +403,8 @@ class Engine:
         """Replace positions in generated scripts by those in their sources; returns what is to be said of it."""
         from deadreckon.symbolicate.javascript import JavaScript  # noqa: PLC0415  (most crashes are not JavaScript's)
         from deadreckon.symbols.maps import MapStore  # noqa: PLC0415
-        from deadreckon.symbols.scripts import Scripts, open_place  # noqa: PLC0415
+        from deadreckon.symbols.scriptplaces import open_place  # noqa: PLC0415
+        from deadreckon.symbols.scripts import Scripts  # noqa: PLC0415
 
         with self._lock:
             known = self._scripts.get(paths)
@@ -419,7 +418,7 @@ class Engine:
                     problems.append(
                         Diagnostic(code="source_unavailable", severity="warning", stage="symbols", message=str(e))
                     )
-            scripts = Scripts(places, MapStore(self.config), self.store, self.config)
+            scripts = Scripts(places, MapStore(self.config, self.store.note), self.store, self.config)
             known = JavaScript(scripts, self.config.symbols.source_lines)
             with self._lock:
                 self._scripts = {paths: known}

@@ -262,7 +262,9 @@ class _Reader:
     def _fill(self, error: JsError, place: int, count: int) -> None:
         """Put back frames that util.inspect left out as the cause has them, too."""
         chain = next(c for c in self.chains if any(e is error for e in c)) if self.chains else []
-        behind = next((e for at, e in enumerate(chain) if at and chain[at - 1] is error and e.relation == "cause"), None)
+        behind = next(
+            (e for at, e in enumerate(chain) if at and chain[at - 1] is error and e.relation == "cause"), None
+        )
         if behind is None or not place or place >= len(error.frames):
             return
         before, after = error.frames[place - 1], error.frames[place]
