@@ -236,9 +236,14 @@ class _Run:
         write_map(stored, self.table)
         written = time.perf_counter() - start
         opening: list[float] = []
-        for _ in range(rounds):
-            _add(parse, "deadreckon", lambda: sourcemap.read(self.data))
-            _add(parse, "symbolic view", lambda: symbolic.SourceMapView.from_json_bytes(self.data))
+        parsers: list[tuple[str, Callable[[], object]]] = [
+            ("deadreckon", lambda: sourcemap.read(self.data)),
+            ("symbolic view", lambda: symbolic.SourceMapView.from_json_bytes(self.data)),
+        ]
+        for number in range(rounds):
+            # Whoever comes second finds the bytes in the processor's cache.
+            for name, run in parsers if number % 2 else reversed(parsers):
+                _add(parse, name, run)
             _add(look, "deadreckon", lambda: look_up(self.table, self.lines, self.columns))
             _add(look, "symbolic view", lambda: [view.lookup(a, b) for a, b in few], LOOKUPS / LOOP)
             if cache is not None:

@@ -425,7 +425,8 @@ class Engine:
         """Replace positions in generated scripts by those in their sources; returns what is to be said of it."""
         from deadreckon.symbolicate.javascript import JavaScript  # noqa: PLC0415  (most crashes are not JavaScript's)
         from deadreckon.symbols.maps import MapStore  # noqa: PLC0415
-        from deadreckon.symbols.scripts import Scripts, open_place  # noqa: PLC0415
+        from deadreckon.symbols.scriptplaces import open_place  # noqa: PLC0415
+        from deadreckon.symbols.scripts import Scripts  # noqa: PLC0415
 
         with self._lock:
             known = self._scripts.get(paths)
@@ -439,7 +440,7 @@ class Engine:
                     problems.append(
                         Diagnostic(code="source_unavailable", severity="warning", stage="symbols", message=str(e))
                     )
-            scripts = Scripts(places, MapStore(self.config), self.store, self.config)
+            scripts = Scripts(places, MapStore(self.config, self.store.note), self.store, self.config)
             known = JavaScript(scripts, self.config.symbols.source_lines)
             with self._lock:
                 self._scripts = {paths: known}

@@ -209,6 +209,13 @@ def test_one_file(tmp_path: Path) -> None:
     assert scripts(root / "app.js.map").find(Wanted("https://x/other.js")).table is None
 
 
+def test_maps_without_a_suffix_are_told_by_their_content(tmp_path: Path) -> None:
+    root = write(tmp_path / "d", **{"0": named("a", debugId=ONE), "1": b"no map", "x.json": named("b", debugId=TWO)})
+    assert found_name(scripts(root).find(Wanted(URL, debug_id=ONE))) == "a"
+    assert found_name(scripts(root / "0").find(Wanted(URL, debug_id=ONE))) == "a"
+    assert scripts(root).find(Wanted(URL, debug_id=TWO)).state == "no_map"
+
+
 def test_several_places_in_order(tmp_path: Path) -> None:
     first, second = (
         write(tmp_path / "1", b_js_map=named("b1")),

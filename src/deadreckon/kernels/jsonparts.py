@@ -6,6 +6,7 @@ is nested below is skipped by its brackets.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -319,22 +320,25 @@ def members(
     if arrays not in _WANTED:
         _WANTED[arrays] = _packed(arrays)
     stack, totals = np.empty(_MAX_DEPTH, np.uint8), np.zeros(3, np.int64)
-    # Room for every part there may be is not touched before it is needed; an element takes two bytes at least.
-    tape = np.empty((min((end - start) // 2 + 2, _MAX_ROWS), 3), np.uint32)
-    _members(text, start, end, _WANTED[arrays], stack, tape, totals)
-    count, wrong, at = totals.tolist()
+    room = 1024 + (end - start) // 64
+    while True:
+        tape = np.empty((room, 3), np.uint32)
+        _members(text, start, end, _WANTED[arrays], stack, tape, totals)
+        count, wrong, at = totals.tolist()
+        if count <= room or count > _MAX_ROWS:
+            break
+        room = count
     if wrong:
         got = text[at : at + 12].tobytes() if at < end else "the end"
         raise Malformed(what, offset=at, expected=_EXPECTED[wrong], got=got)
-    if count > len(tape):
+    if count > _MAX_ROWS:
         raise LimitExceeded("parts of a JSON object", _MAX_ROWS, count, what)
     tape = tape[:count]
     found = {}
-    keys = np.flatnonzero(tape[:, 0] == _KEY)
+    keys = (tape[:, 0] == _KEY).nonzero()[0].tolist()
     if len(keys) > _MAX_MEMBERS:
         raise LimitExceeded("members of a JSON object", _MAX_MEMBERS, len(keys), what)
-    after = np.append(keys, count)[1:]
-    for row, following in zip(keys.tolist(), after.tolist(), strict=True):
+    for row, following in pairwise([*keys, count]):
         _, name, name_end = tape[row].tolist()
         kind, value, value_end = tape[row + 1].tolist()
         elements = None

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deadreckon.kernels import _scoping as kernel
 from deadreckon.kernels import positions
-from deadreckon.kernels import scopes as kernel
 from deadreckon.kernels.nesting import flatten
+from deadreckon.kernels.scopes import scan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,8 +48,8 @@ class FunctionScopes:
     """Where the functions of a script are. Lines and columns are 0-based, columns in UTF-16 units.
 
     ``at`` i64[m] ascending: ``line << 32 | column``; ``inner`` i32[m]: the function from there on, a row of ``scopes``,
-    -1 outside of all. ``scopes`` i32[s, 7] and ``parts`` i32[p, 6] have the columns of kernels/scopes.py; ``text`` u8 is
-    the script.
+    -1 outside of all. ``scopes`` i32[s, 7] and ``parts`` i32[p, 6] have the columns of kernels/_scoping.py; ``text`` u8
+    is the script.
     """
 
     at: NDArray[np.int64]
@@ -184,7 +185,7 @@ def _names_at(table: SourceMapTable, lines: NDArray[np.int32], columns: NDArray[
 def read_scopes(script: bytes | memoryview | NDArray[np.uint8]) -> FunctionScopes:
     """Find the functions of a script in UTF-8, broken or not; one pass, in memory of some times its size."""
     text = np.frombuffer(script, np.uint8)
-    found = kernel.scan(text)
+    found = scan(text)
     scopes = found.scopes
     start = scopes[:, kernel.FROM_LINE].astype(np.int64) << 32 | scopes[:, kernel.FROM_COLUMN]
     end = scopes[:, kernel.TO_LINE].astype(np.int64) << 32 | scopes[:, kernel.TO_COLUMN]

@@ -22,7 +22,7 @@ class ScriptText:
     def __init__(self, text: NDArray[np.uint8]) -> None:
         self.text = text
         self._starts: NDArray[np.int64] | None = None
-        self._wide: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._wide: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = {}
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -48,7 +48,7 @@ class ScriptText:
     def width(self, line: int) -> int:
         """Return how many columns a line has, its end included."""
         start, end = self._span(line)
-        places, units = self._units(line)
+        places, _, units = self._units(line)
         return end - start + int(units[-1]) if len(places) else end - start
 
     def offset(self, line: int, column: int) -> int | None:
@@ -56,12 +56,11 @@ class ScriptText:
         if not 0 <= line < len(self) or column < 0:
             return None
         start, end = self._span(line)
-        places, units = self._units(line)
+        places, columns, units = self._units(line)
         at = column
         if len(places):
             # The last byte beyond ASCII that is at the column or before it.
-            columns = places + np.concatenate([[0], units[:-1]])
-            last = int(np.searchsorted(columns, column, side="right")) - 1
+            last = int(columns.searchsorted(column, side="right")) - 1
             if last >= 0 and columns[last] == column and self.text[start + places[last]] >= 0xC0:
                 at = int(places[last])
             elif last >= 0:
@@ -69,7 +68,7 @@ class ScriptText:
         return start + at if start + at <= end else None
 
     def name_before(self, line: int, column: int) -> int | None:
-        """Return the column at which the name begins that ends at an opening parenthesis, None where there is none."""
+        """Return the column at which the name begins that ends at an opening parenthesis, None without either."""
         at = self.offset(line, column)
         if at is None or at >= len(self.text) or self.text[at] != ord("("):
             return None
@@ -85,8 +84,8 @@ class ScriptText:
         start, end = self.starts[line : line + 2].tolist()
         return start, end
 
-    def _units(self, line: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the places of bytes beyond ASCII in a line, and what they add up to: units minus bytes."""
+    def _units(self, line: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return places of bytes beyond ASCII in a line, their columns, and units minus bytes up to each of them."""
         known = self._wide.get(line)
         if known is None:
             start, end = self._span(line)
@@ -95,5 +94,6 @@ class ScriptText:
             more = np.where(high < 0xC0, -1, np.where(high >= 0xF0, 1, 0))
             if len(self._wide) >= _KEPT:
                 self._wide.clear()
-            known = self._wide[line] = places, np.cumsum(more)
+            units = np.cumsum(more)
+            known = self._wide[line] = places, places + units - more, units
         return known

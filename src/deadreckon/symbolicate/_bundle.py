@@ -15,8 +15,6 @@ from deadreckon.objects import jspaths, sourcemap
 from deadreckon.objects.jstext import ScriptText
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from deadreckon.model.tables import SourceMapTable
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "Source"]
 
 _BREAK = re.compile("\r\n|[\n\r\u2028\u2029]")
+_RARE_BREAK = re.compile("[\r\u2028\u2029]")
+_KEPT = 65_536
 _MANY_LOOKS = 16
 """How often single lines of a source are decoded before all of it is."""
 _LONG, _SHOWN, _BEFORE, _NEAR = 150, 140, 60, 5
@@ -52,7 +52,10 @@ class Bundle:
         self._scopes: FunctionScopes | None = None
         self._text: ScriptText | None = None
         self._sources: dict[int, Source] = {}
-        self._lines: dict[int, list[str] | int] = {}
+        self._lines: dict[int, tuple[list[str], list[str]]] = {}
+        self._looks: dict[int, int] = {}
+        self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
+        self._names: dict[int, str | None] = {}
         self._segments: dict[int, SourceMapTable | None] = {}
 
     @property
@@ -92,25 +95,29 @@ class Bundle:
                 self._segments[number] = None
         return self._segments[number]
 
-    def names(self, lines: Sequence[int], columns: Sequence[int]) -> list[tuple[bool, str | None]]:
-        """Return, by the script's text, whether each position is in a function, and that function's name if it has one."""
-        found = self.scopes.around(np.array(lines, np.int64), np.array(columns, np.int64)).tolist()
-        names = self.scopes.names(found, self.table)
-        return [(scope >= 0, name.text if (name := names.get(scope)) is not None else None) for scope in found]
+    def names(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[bool, str | None]]:
+        """Return, by the script's text, whether each position is in a function, and that one's name if it has one."""
+        found = self.scopes.around(lines, columns).tolist()
+        known = self._names
+        wanted = {scope for scope in found if scope >= 0 and scope not in known}
+        if wanted:
+            names = self.scopes.names(sorted(wanted), self.table)
+            known.update((scope, name.text if name is not None else None) for scope, name in names.items())
+        return [(scope >= 0, known.get(scope)) for scope in found]
 
-    def called(self, line: int, column: int) -> str | None:
+    def called(self, line: int, column: int, here: int) -> str | None:
         """Return the original name of what is called at a position, as far as the map has one there.
 
-        JavaScriptCore, Hermes and QuickJS report the parenthesis of a call, where the map may have a name of its own:
-        without the script nobody can tell, so there is no name then.
+        ``here`` is the name's index that the map has at the position itself. JavaScriptCore, Hermes and QuickJS report
+        the parenthesis of a call, where that may be another one's: without the script nobody can tell, so there is no
+        name then.
         """
         table = self.table
         if table is None or not self.has_script:
             return None
         if (name_at := self.text.name_before(line, column)) is not None:
-            column = name_at
-        place = positions.look_up(table, [line], [column])
-        return table.name(int(place.place[0, 3])) or None
+            here = int(positions.look_up(table, [line], [name_at]).place[0, 3])
+        return table.name(here) or None
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
@@ -132,30 +139,51 @@ class Bundle:
 
     def context(
         self, table: SourceMapTable, source: int, line: int, column: int, around: int
-    ) -> tuple[list[str], str, list[str]] | None:
-        """Return the lines before, at and after an original position, long ones cut; None where they are not known."""
-        first = max(0, line - around)
-        lines = self._content(table, source, first, line + 1 + around)
-        if lines is None or line - first >= len(lines):
-            return None
-        at = line - first
-        return (
-            [_cut(text, 0) for text in lines[:at]],
-            _cut(lines[at], column),
-            [_cut(text, 0) for text in lines[at + 1 :]],
-        )
+    ) -> tuple[list[str] | None, str | None, list[str] | None]:
+        """Return the lines before, at and after an original position, long ones cut; three times None without them.
 
-    def _content(self, table: SourceMapTable, source: int, first: int, end: int) -> list[str] | None:
-        if table is not self.table:
-            return sourcemap.source_lines(table, source, first, end - first)
-        known = self._lines.get(source, 0)
-        if isinstance(known, int):
-            if known < _MANY_LOOKS:
-                self._lines[source] = known + 1
-                return sourcemap.source_lines(table, source, first, end - first)
-            start, stop = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
-            known = self._lines[source] = _BREAK.split(json_text(table.text[start:stop].tobytes()) or "")
-        return known[first:end]
+        Frames of one line may share the lists.
+        """
+        known = self._contexts.get((source, line))
+        if known is not None and table is self.table:
+            return known
+        lines, shown, first = self._lines_around(table, source, line, around)
+        at = line - first
+        if at >= len(lines):
+            return None, None, None
+        here = lines[at]
+        found = shown[max(0, at - around) : at], here, shown[at + 1 : at + 1 + around]
+        if len(here) > _LONG:
+            return found[0], _cut(here, column), found[2]
+        if table is self.table:
+            if len(self._contexts) >= _KEPT:
+                self._contexts.clear()
+            self._contexts[source, line] = found
+        return found
+
+    def _lines_around(
+        self, table: SourceMapTable, source: int, line: int, around: int
+    ) -> tuple[list[str], list[str], int]:
+        """Return lines of a source, as they are and as they are shown beside another one, and the first's number."""
+        if table is self.table:
+            if (known := self._lines.get(source)) is not None:
+                return *known, 0
+            looks = self._looks[source] = self._looks.get(source, 0) + 1
+            if looks > _MANY_LOOKS:
+                known = self._lines[source] = self._all_lines(table, source)
+                return *known, 0
+        first = max(0, line - around)
+        lines = sourcemap.source_lines(table, source, first, line + 1 + around - first) or []
+        return lines, [_cut(text, 0) for text in lines], first
+
+    def _all_lines(self, table: SourceMapTable, source: int) -> tuple[list[str], list[str]]:
+        """Return all lines of a source, as they are and as they are shown beside another one."""
+        start, end = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
+        text = json_text(table.text[start:end].tobytes()) if end > start else None
+        if text is None:
+            return [], []
+        lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
+        return lines, [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
 
 
 def _cut(line: str, column: int) -> str:
@@ -183,4 +211,5 @@ def only_line(table: SourceMapTable, line: int) -> NDArray[np.int32] | None:
     places = places[places[:, 0] >= 0]
     if not len(places) or (places[:, :2] != places[0, :2]).any():
         return None
-    return places[0]
+    found: NDArray[np.int32] = places[0]
+    return found

@@ -4,14 +4,13 @@ A function's name comes from the best of what there is, and ``origin`` says whic
 function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the name at the
 call in the frame below (``caller``), what the engine printed (``engine``).
 
-A frame that stays as it is says why, in ``details["source_map"]``.
+A frame that stays as it is says why, in ``details["source_map"]``. All frames of a script are looked up together.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JavaScript", "is_mappable"]
 
-_USELESS = frozenset({"", "<anonymous>", "__webpack_require__", "__webpack_modules__"})
+_USELESS = frozenset({None, "", "<anonymous>", "__webpack_require__", "__webpack_modules__"})
 """Names that say less than the call does."""
 _STATES = {
     UNMAPPED: ("unmapped_segment", "the generator made this code, no source has it"),
@@ -43,28 +42,12 @@ _STATES = {
 _PAST_END = ("past_line_end", "the script's line ends before this column: it is another build's")
 _PAST_FILE = ("no_such_line", "the script has fewer lines: it is another build's")
 _NO_COLUMN = ("no_column", "without a column, the line has more than one place that it can be from")
-_NO_MODULE = ("no_such_module", "the map knows no such module of the RAM bundle")
+_NO_MODULE = ("no_such_module", "the map knows no such module or function of the bundle")
 _RAM_BUNDLES = ("main.jsbundle", "index.android.bundle", "index.ios.bundle", "index.bundle")
 _CODES = {"bad_map": "sourcemap_malformed", "mismatch": "sourcemap_mismatch"}
 _KEPT = 32
 _MOST_DIAGNOSTICS = 100
 _WHOLE_LINE = 0x7FFF_FFFF
-
-
-@dataclass(slots=True)
-class _Position:
-    """A frame's place in a generated script, and what is known of it; lines and columns 0-based, column -1 unknown."""
-
-    frame: Frame
-    line: int
-    column: int
-    bundle: Bundle
-    table: SourceMapTable | None = None
-    place: tuple[int, int, int] | None = None  # Source, line, column.
-    why: tuple[str, str] | None = None
-    function: str | None = None
-    named_by: str = ""
-    inlined: list[sourcemap.OriginalFrame] = field(default_factory=list)
 
 
 def is_mappable(frame: Frame) -> bool:
@@ -73,11 +56,38 @@ def is_mappable(frame: Frame) -> bool:
     place = frame.abs_path
     if frame.lang != "javascript" or not place or place.startswith("<") or "native" in details:
         return False
-    if frame.lineno is None and "wasm_offset" not in details:
+    if frame.lineno is None and details.keys().isdisjoint({"wasm_offset", "hermes_function"}):
         return False
     kind = jspaths.scheme(place)
     foreign = kind in {"node", "bun", "ext", "chrome", "webkit-masked-url"} or place == "eval code"
     return not foreign and not place.endswith("InternalBytecode.js") and "component" not in details
+
+
+class _Group:
+    """Frames of one script, side by side with what becomes known of each; lines and columns are 0-based."""
+
+    __slots__ = (
+        *("bundle", "by", "callers", "columns", "frames", "functions", "inlined", "lines", "names", "places", "table"),
+        "why",
+    )
+
+    def __init__(self, bundle: Bundle, table: SourceMapTable | None) -> None:
+        self.bundle = bundle
+        self.table = table
+        self.frames: list[Frame] = []
+        self.lines: list[int] = []
+        self.columns: list[int] = []
+        """-1 where there is none."""
+        self.callers: list[tuple[_Group, int] | None] = []
+        """Where the frame below is, if that can have a map, too."""
+        self.why: list[tuple[str, str] | None] = []
+        self.places: list[tuple[int, int, int] | None] = []
+        """Source, line, column."""
+        self.names: list[int] = []
+        """The index of the map's name at each position."""
+        self.functions: list[str | None] = []
+        self.by: list[str | None] = []
+        self.inlined: dict[int, Sequence[sourcemap.OriginalFrame]] = {}
 
 
 class JavaScript:
@@ -90,24 +100,54 @@ class JavaScript:
         self._lock = threading.Lock()
 
     def apply(self, stacks: Sequence[list[Frame]]) -> list[Diagnostic]:
-        """Map the frames of stacks, innermost first, in place; return what is to be said of those that were not mapped.
+        """Map frames of stacks, innermost first, in place; return what is to be said of those that were not mapped.
 
         Frames name their script in ``abs_path``, ``debug_id`` and ``details["chunk_id"]``. Columns count from 1 unless
         ``details["column_is_0based"]`` says otherwise.
         """
         with self._lock:
-            return self._apply(stacks)
+            groups = self._grouped(stacks)
+            for group in groups:
+                if group.table is not None:
+                    _look_up(group, group.table)
+            for group in groups:
+                if group.table is not None:
+                    _fill(group, group.table, self._around)
+            inlined = {id(g.frames[at]): (g, at) for g in groups for at in g.inlined if g.places[at] is not None}
+            if inlined:
+                for stack in stacks:
+                    stack[:] = [f for frame in stack for f in _expanded(frame, inlined.get(id(frame)), self._around)]
+            return _diagnostics(groups)
 
-    def _apply(self, stacks: Sequence[list[Frame]]) -> list[Diagnostic]:
-        located = [[self._locate(frame) for frame in stack] for stack in stacks]
-        known = [p for stack in located for p in stack if p is not None]
-        for bundle in {id(p.bundle): p.bundle for p in known}.values():
-            self._look_up(bundle, [p for p in known if p.bundle is bundle])
-        for stack, here in zip(stacks, located, strict=True):
-            if any(p is not None and p.place is not None for p in here):
-                self._name(here)
-                stack[:] = [f for frame, p in zip(stack, here, strict=True) for f in self._frames(frame, p)]
-        return _diagnostics(known)
+    def _grouped(self, stacks: Sequence[list[Frame]]) -> list[_Group]:
+        groups: dict[tuple[int, int], _Group] = {}
+        plain: dict[tuple[str | None, str | None], _Group] = {}
+        seen: set[int] = set()
+        for stack in stacks:
+            before: tuple[_Group, int] | None = None
+            for at, frame in enumerate(stack):
+                group = plain.get((frame.abs_path, frame.debug_id)) if frame.details is None else None
+                if group is not None and frame.lineno is not None:
+                    line, column = frame.lineno - 1, -1 if frame.colno is None else max(0, frame.colno - 1)
+                elif is_mappable(frame):
+                    group, line, column = self._locate(frame, groups)
+                    if frame.details is None:
+                        plain[frame.abs_path, frame.debug_id] = group
+                else:
+                    before = None
+                    continue
+                if id(frame) in seen:
+                    frame = stack[at] = msgspec.structs.replace(frame)  # noqa: PLW2901  (each is changed on its own)
+                seen.add(id(frame))
+                if before is not None:
+                    before[0].callers[before[1]] = group, len(group.frames)
+                before = group, len(group.frames)
+                group.frames.append(frame)
+                group.lines.append(line)
+                group.columns.append(column)
+                group.callers.append(None)
+                group.why.append(_NO_MODULE if group.table is None and group.bundle.table is not None else None)
+        return list(groups.values())
 
     def _bundle(self, wanted: Wanted) -> Bundle:
         bundle = self._bundles.get(wanted)
@@ -118,236 +158,260 @@ class JavaScript:
         self._bundles.move_to_end(wanted)
         return bundle
 
-    def _locate(self, frame: Frame) -> _Position | None:
-        if not is_mappable(frame):
-            return None
+    def _locate(self, frame: Frame, groups: dict[tuple[int, int], _Group]) -> tuple[_Group, int, int]:
+        """Return the group of a frame, and its position in the map."""
         details = frame.details or {}
-        wanted = Wanted(frame.abs_path or "", frame.debug_id, details.get("chunk_id"))
-        bundle = self._bundle(wanted)
-        if "ram_module" in details and bundle.table is None:
-            others = (self._bundle(Wanted(name)) for name in _RAM_BUNDLES)
-            bundle = next((other for other in others if other.table is not None), bundle)
-        if "wasm_offset" in details:
-            return _Position(frame, 0, details["wasm_offset"], bundle)
+        bundle = self._bundle(Wanted(frame.abs_path or "", frame.debug_id, details.get("chunk_id")))
+        line = (frame.lineno or 0) - 1
         column = -1
         if frame.colno is not None:
             column = max(0, frame.colno if details.get("column_is_0based") else frame.colno - 1)
-        return _Position(frame, (frame.lineno or 0) - 1, column, bundle)
-
-    # -- positions ----------------------------------------------------------------------------------------------------
-
-    def _look_up(self, bundle: Bundle, group: list[_Position]) -> None:
-        """Find the original places of positions in one script."""
-        if bundle.table is None:
-            return
-        tables: dict[int, tuple[SourceMapTable, list[_Position]]] = {}
-        for position in group:
-            table = _table_of(bundle, position)
+        if "wasm_offset" in details:
+            line, column = 0, details["wasm_offset"]
+        table = bundle.table
+        if not details.keys().isdisjoint({"ram_module", "ram_segment"}):
             if table is None:
-                position.why = _NO_MODULE
-            else:
-                position.table = table
-                tables.setdefault(id(table), (table, []))[1].append(position)
-        for table, chosen in tables.values():
-            columns = [_WHOLE_LINE if p.column < 0 else p.column for p in chosen]
-            found = positions.look_up(table, [p.line for p in chosen], columns)
-            rows = zip(chosen, found.state.tolist(), found.place[:, :3].tolist(), strict=True)
-            for position, state, (source, line, column) in rows:
-                if state != MAPPED:
-                    position.why = _STATES[state]
-                elif position.column < 0:
-                    _without_column(table, position)
-                else:
-                    position.place = source, line, column
-            self._check_text(bundle, chosen)
-            self._by_map(table, [p for p in chosen if p.place is not None])
-        if bundle.has_script and not sourcemap.is_bytecode(bundle.table):
-            self._by_script(bundle, [p for p in group if p.place is not None and not p.named_by])
-
-    def _check_text(self, bundle: Bundle, chosen: Iterable[_Position]) -> None:
-        """Take back places that are not in the script: a map answers for whatever lies behind its last mapping."""
-        if not bundle.has_script or bundle.table is None or sourcemap.is_bytecode(bundle.table):
-            return
-        text = bundle.text
-        widths: dict[int, int] = {}
-        for position in chosen:
-            if "ram_module" in (position.frame.details or {}):
-                continue
-            if position.line >= len(text):
-                position.place, position.why = None, _PAST_FILE
-            elif position.place is not None:
-                width = widths.get(position.line)
-                if width is None:
-                    width = widths[position.line] = text.width(position.line)
-                if position.column > width:
-                    position.place, position.why = None, _PAST_END
-
-    # -- names --------------------------------------------------------------------------------------------------------
-
-    def _by_map(self, table: SourceMapTable, mapped: list[_Position]) -> None:
-        """Name functions by what the map itself says of them."""
-        if not mapped:
-            return
-        if len(sourcemap.scopes(table).ranges):
-            for position in mapped:
-                assert position.place is not None
-                frames = sourcemap.frames_at(table, position.line, max(0, position.column), position.place)
-                if frames:
-                    position.function, position.named_by = frames[0].name, "scopes"
-                    position.inlined = frames[1:]
-        functions = sourcemap.functions(table)
-        if not len(functions.at):
-            return
-        places = np.array([(*(p.place or (-1, -1, -1)), -1) for p in mapped], np.int32)
-        names = positions.look_up_functions(functions, places).tolist()
-        for position, index in zip(mapped, names, strict=True):
-            if position.named_by or index < 0 or position.place is None:
-                continue
-            said = functions.name(index)
-            if said:
-                position.function = said
-                position.named_by = "facebook" if functions.origin[position.place[0]] == 1 else "bloomberg"
-
-    def _by_script(self, bundle: Bundle, mapped: list[_Position]) -> None:
-        """Name functions by the text of the script."""
-        if not mapped:
-            return
-        names = bundle.names([p.line for p in mapped], [max(0, p.column) for p in mapped])
-        for position, (inside, name) in zip(mapped, names, strict=True):
-            if name is not None:
-                position.function, position.named_by = name, "script"
-            elif not inside:
-                # Code outside of functions: no call leads there that says more than the engine does.
-                position.function, position.named_by = position.frame.function, "engine"
-
-    def _name(self, stack: Sequence[_Position | None]) -> None:
-        """Name functions that nothing named so far: by the call in the frame below, else as the engine did."""
-        for number, position in enumerate(stack):
-            if position is None or position.place is None:
-                continue
-            if position.named_by == "engine" or (position.named_by and (position.function or "") not in _USELESS):
-                continue
-            caller = stack[number + 1] if number + 1 < len(stack) else None
-            called = None
-            if caller is not None and caller.place is not None and not (caller.frame.details or {}).get("is_async"):
-                called = (
-                    caller.bundle.called(caller.line, caller.column) if caller.table is caller.bundle.table else None
-                )
-            if called:
-                position.function, position.named_by = called, "caller"
-            elif position.frame.function:
-                position.function, position.named_by = position.frame.function, "engine"
-
-    # -- frames -------------------------------------------------------------------------------------------------------
-
-    def _frames(self, frame: Frame, position: _Position | None) -> list[Frame]:
-        if position is None or position.place is None or position.table is None:
-            return [frame]
-        details = {k: v for k, v in (frame.details or {}).items() if k != "column_is_0based"}
-        origin: dict[str, Any] = {
-            "abs_path": frame.abs_path,
-            "lineno": frame.lineno,
-            "colno": frame.colno,
-            "function": frame.function,
-            "function_from": position.named_by,
-            "map": position.bundle.found.map_name,
-            "map_by": position.bundle.found.key,
-        }
-        if len(details) < len(frame.details or ()):
-            origin["column_is_0based"] = True
-        frame = msgspec.structs.replace(
-            frame, origin={k: v for k, v in origin.items() if v is not None}, details=details or None
-        )
-        frames = [self._original(frame, position, position.function, *position.place)]
-        for around in position.inlined:
-            frames.append(self._original(frame, position, around.name, around.source, around.line, around.column))
-        for inlined in frames[:-1]:
-            inlined.inline = True
-        return frames
-
-    def _original(
-        self, frame: Frame, position: _Position, function: str | None, index: int, line: int, column: int
-    ) -> Frame:
-        """Return the frame of an original place."""
-        assert position.table is not None
-        source = position.bundle.source(position.table, index)
-        context = (
-            position.bundle.context(position.table, index, line, column, self._around) if self._around >= 0 else None
-        )
-        before, here, after = context or (None, None, None)
-        return msgspec.structs.replace(
-            frame,
-            status="symbolicated" if function or source.path else "missing_symbol",
-            function=function or None,
-            raw_function=frame.function,
-            filename=source.filename,
-            abs_path=source.abs_path,
-            lineno=line + 1,
-            colno=column + 1 if position.column >= 0 else None,
-            in_app=source.in_app,
-            pre_context=before,
-            context_line=here,
-            post_context=after,
-        )
+                others = (self._bundle(Wanted(name)) for name in _RAM_BUNDLES)
+                bundle = next((other for other in others if other.table is not None), bundle)
+            table, first = _ram_module(bundle, details.get("ram_module"), details.get("ram_segment", 0))
+            line += first
+        if "hermes_function" in details and table is not None:
+            line = details["hermes_segment"]
+            at = sourcemap.bytecode_column(table, line, details["hermes_function"], details["hermes_offset"])
+            table, column = (None, -1) if at is None else (table, at)
+        key = id(bundle), id(table)
+        if key not in groups:
+            groups[key] = _Group(bundle, table)
+        return groups[key], line, column
 
 
-def _table_of(bundle: Bundle, position: _Position) -> SourceMapTable | None:
-    """Return the map that a position is to be looked up in, and move the position to where a RAM bundle's module is."""
-    details = position.frame.details or {}
-    table = bundle.table
-    if table is None or "ram_module" not in details:
-        return table
-    module: int = details["ram_module"]
-    if "ram_segment" in details and (number := details["ram_segment"]):
-        table = bundle.segment(number)
-        if table is None:
-            return None
+def _ram_module(bundle: Bundle, module: int | None, segment: int) -> tuple[SourceMapTable | None, int]:
+    """Return the map of a segment or RAM bundle, None where it has none, and the line at which a module of it begins."""
+    table = bundle.segment(segment) if segment else bundle.table
+    if table is None or module is None:
+        return table, 0
     first = sourcemap.module_line(table, module)
     if first is None:
-        # Where a map has no modules, a file that is a number is just a file.
-        return table if sourcemap.extra(table, "x_facebook_offsets") is None else None
-    position.line += first
-    return table
+        # Where a map has no modules, a file whose name is a number is just a file.
+        return (table, 0) if not _is_ram(table) else (None, 0)
+    return table, first
 
 
-def _without_column(table: SourceMapTable, position: _Position) -> None:
-    """Take the place of a whole line, where all of it is from one line."""
-    place = only_line(table, position.line)
-    if place is None:
-        position.why = _NO_COLUMN
-    else:
-        source, line, column, _ = place.tolist()
-        position.place = source, line, column
+def _is_ram(table: SourceMapTable) -> bool:
+    return "x_facebook_offsets" in table.info["extra"]
 
 
-def _diagnostics(known: Sequence[_Position]) -> list[Diagnostic]:
+# -- positions --------------------------------------------------------------------------------------------------------
+
+
+def _look_up(group: _Group, table: SourceMapTable) -> None:
+    """Find the original places and functions of a group."""
+    bundle = group.bundle
+    lines, columns = np.array(group.lines, np.int64), np.array(group.columns, np.int64)
+    found = positions.look_up(table, lines, np.where(columns < 0, _WHOLE_LINE, columns))
+    mapped = found.state == MAPPED
+    group.names = found.place[:, 3].tolist()
+    group.functions = [None] * len(lines)
+    group.by = [None] * len(lines)
+    for at in np.flatnonzero(~mapped).tolist():
+        group.why[at] = _STATES[int(found.state[at])]
+    is_text = bundle.has_script and not sourcemap.is_bytecode(table) and table is bundle.table
+    if is_text and not _is_ram(table):
+        _check_text(group, mapped, lines, columns)
+    for at in np.flatnonzero(mapped & (columns < 0)).tolist():
+        place = only_line(table, group.lines[at])
+        if place is None:
+            mapped[at] = False
+            group.why[at] = _NO_COLUMN
+        else:
+            found.place[at] = place
+            group.names[at] = -1
+    places = found.place[:, :3].tolist()
+    group.places = [tuple(place) if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
+    chosen = np.flatnonzero(mapped)
+    _name_by_map(group, table, chosen.tolist(), found.place)
+    if is_text:
+        rest = [at for at in chosen.tolist() if group.by[at] is None]
+        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0))
+
+
+def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
+    """Take back places that are not in the script: a map answers for whatever lies behind its last mapping."""
+    text = group.bundle.text
+    beyond = lines >= len(text)
+    for at in np.flatnonzero(beyond).tolist():
+        group.why[at] = _PAST_FILE
+    for line in np.unique(lines[mapped & ~beyond]).tolist():
+        outside = mapped & (lines == line) & (columns > text.width(line))
+        for at in np.flatnonzero(outside).tolist():
+            group.why[at] = _PAST_END
+        mapped &= ~outside
+    mapped &= ~beyond
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], place: Any) -> None:
+    """Name functions by what the map itself says of them."""
+    if len(sourcemap.scopes(table).ranges):
+        for at in chosen:
+            here = group.places[at]
+            assert here is not None
+            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), here)
+            if frames:
+                group.functions[at], group.by[at] = frames[0].name, "scopes"
+                if len(frames) > 1:
+                    group.inlined[at] = frames[1:]
+    functions = sourcemap.functions(table)
+    if not len(functions.at):
+        return
+    names = positions.look_up_functions(functions, place).tolist()
+    for at in chosen:
+        here, index = group.places[at], names[at]
+        if group.by[at] is None and index >= 0 and here is not None and (said := functions.name(index)):
+            group.functions[at] = said
+            group.by[at] = "facebook" if functions.origin[here[0]] == 1 else "bloomberg"
+
+
+def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any) -> None:
+    """Name functions by the text of the script."""
+    if not chosen:
+        return
+    for at, (inside, name) in zip(chosen, group.bundle.names(lines, columns), strict=True):
+        if name is not None:
+            group.functions[at], group.by[at] = name, "script"
+        elif not inside:
+            # Code outside of functions: no call leads there that says more than the engine does.
+            group.functions[at], group.by[at] = group.frames[at].function, "engine"
+
+
+def _called(caller: tuple[_Group, int] | None) -> str | None:
+    """Return the original name of what a caller calls, None where that is not known."""
+    if caller is None:
+        return None
+    group, at = caller
+    if (
+        group.table is None
+        or group.table is not group.bundle.table
+        or group.places[at] is None
+        or group.columns[at] < 0
+    ):
+        return None
+    # An asynchronous caller's position is where it waits; it may be mapped already.
+    details = group.frames[at].details
+    if details and "is_async" in details:
+        return None
+    return group.bundle.called(group.lines[at], group.columns[at], group.names[at])
+
+
+# -- frames -----------------------------------------------------------------------------------------------------------
+
+
+def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
+    """Make the frames of a group those of their original places."""
+    bundle = group.bundle
+    map_name, map_by = bundle.found.map_name, bundle.found.key
+    for at, frame in enumerate(group.frames):
+        place = group.places[at]
+        if place is None:
+            continue
+        reported = frame.function
+        function, by = group.functions[at], group.by[at]
+        if by != "engine" and function in _USELESS:
+            called = _called(group.callers[at])
+            if called:
+                function, by = called, "caller"
+            elif reported:
+                function, by = reported, "engine"
+        origin: dict[str, Any] = {"abs_path": frame.abs_path, "lineno": frame.lineno}
+        if frame.colno is not None:
+            origin["colno"] = frame.colno
+        if reported is not None:
+            origin["function"] = reported
+        if by is not None:
+            origin["function_from"] = by
+        origin["map"] = map_name
+        origin["map_by"] = map_by
+        details = frame.details
+        if details is not None and "column_is_0based" in details:
+            origin["column_is_0based"] = True
+            frame.details = {k: v for k, v in details.items() if k != "column_is_0based"} or None
+        frame.origin = origin
+        frame.raw_function = reported
+        _place(frame, bundle, table, function, *place, around)
+        if group.columns[at] < 0:
+            frame.colno = None
+
+
+def _place(
+    frame: Frame,
+    bundle: Bundle,
+    table: SourceMapTable,
+    function: str | None,
+    index: int,
+    line: int,
+    column: int,
+    around: int,
+) -> None:
+    source = bundle.source(table, index)
+    frame.status = "symbolicated" if function or source.path else "missing_symbol"
+    frame.function = function or None
+    frame.filename = source.filename
+    frame.abs_path = source.abs_path
+    frame.lineno = line + 1
+    frame.colno = column + 1
+    frame.in_app = source.in_app
+    if around >= 0:
+        frame.pre_context, frame.context_line, frame.post_context = bundle.context(table, index, line, column, around)
+
+
+def _expanded(frame: Frame, inlined: tuple[_Group, int] | None, around: int) -> list[Frame]:
+    """Return a frame and those that it is inlined into."""
+    frames = [frame]
+    if inlined is not None:
+        group, at = inlined
+        assert group.table is not None
+        for outer in group.inlined[at]:
+            frames.append(msgspec.structs.replace(frame))
+            place = outer.source, outer.line, outer.column
+            _place(frames[-1], group.bundle, group.table, outer.name, *place, around)
+        for inner in frames[:-1]:
+            inner.inline = True
+    return frames
+
+
+def _diagnostics(groups: Iterable[_Group]) -> list[Diagnostic]:
     """Say of every frame that was not mapped why, on the frame and once for all of a script's."""
     said: dict[tuple[str, str], tuple[Diagnostic, dict[str, Any]]] = {}
-    for position in known:
-        if position.place is not None:
-            continue
-        found = position.bundle.found
-        state, message = position.why or (found.state, found.problem or "no source map was found")
-        key = (position.frame.abs_path or "", state)
-        if key not in said:
-            note: dict[str, Any] = {"state": state, "message": message}
-            if position.why is None:
-                note["looked_for"] = list(found.tried)
-            else:
-                note["map"] = found.map_name
-            where: dict[str, str | int] = {"script": key[0], "state": state, "frames": 0}
-            code = _CODES.get(state, "sourcemap_missing" if position.why is None else "sourcemap_unmapped")
-            severity = "warning" if state in _CODES else "info"
-            diagnostic = Diagnostic(
-                code=code,
-                severity="warning" if severity == "warning" else "info",
-                stage="symbolicate",
-                message=f"{key[0][:200]}: {message}",
-                where=where,
-            )
-            said[key] = diagnostic, note
-        diagnostic, note = said[key]
-        assert diagnostic.where is not None
-        diagnostic.where["frames"] = int(diagnostic.where["frames"]) + 1
-        position.frame.details = {**(position.frame.details or {}), "source_map": note}
+    for group in groups:
+        found = group.bundle.found
+        for at, frame in enumerate(group.frames):
+            if group.places and group.places[at] is not None:
+                continue
+            why = group.why[at]
+            state, message = why or (found.state, found.problem or "no source map was found")
+            key = (frame.abs_path or "", state)
+            if key not in said:
+                note: dict[str, Any] = {"state": state, "message": message}
+                if why is None:
+                    note["looked_for"] = list(found.tried)
+                else:
+                    note["map"] = found.map_name
+                where: dict[str, str | int] = {"script": key[0], "state": state, "frames": 0}
+                code = _CODES.get(state, "sourcemap_missing" if why is None else "sourcemap_unmapped")
+                said[key] = (
+                    Diagnostic(
+                        code=code,
+                        severity="warning" if state in _CODES else "info",
+                        stage="symbolicate",
+                        message=f"{key[0][:200]}: {message}",
+                        where=where,
+                    ),
+                    note,
+                )
+            diagnostic, note = said[key]
+            assert diagnostic.where is not None
+            diagnostic.where["frames"] = int(diagnostic.where["frames"]) + 1
+            frame.details = {**(frame.details or {}), "source_map": note}
     return [diagnostic for diagnostic, _ in said.values()][:_MOST_DIAGNOSTICS]

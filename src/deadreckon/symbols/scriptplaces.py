@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from deadreckon.errors import DeadreckonError, LimitExceeded, SourceUnavailable
 from deadreckon.model.ids import DebugId
-from deadreckon.objects import sourcemap
+from deadreckon.objects import sniff, sourcemap
 from deadreckon.objects.artifactbundle import MAP, OTHER, ArtifactBundle, kind_of_name
 from deadreckon.objects.sourcemap import comments
 
@@ -149,24 +149,32 @@ class DirectoryPlace:
         with self._lock:
             if self._ids is None:
                 ids: dict[tuple[str, str], str] = {}
-                for path in islice(self._files(), self._max_files):
-                    kind = kind_of_name(path)
+                for path, kind in islice(self._files(), self._max_files):
                     self._names.setdefault((kind, os.path.basename(path).lower()), []).append(path)
                     for ident in _ids_of(path, kind, self._limit):
                         ids.setdefault((kind, ident), path)
                 self._ids = ids
             return self._ids, self._names
 
-    def _files(self) -> Iterator[str]:
+    def _files(self) -> Iterator[tuple[str, str]]:
         if not os.path.isdir(self.path):
-            yield self.path
+            yield self.path, _kind(self.path)
             return
         for directory, names, files in os.walk(self.path):
             names.sort()
             for name in sorted(files):
                 path = os.path.join(directory, name)
-                if kind_of_name(name) != OTHER and os.path.isfile(path):
-                    yield path
+                if os.path.isfile(path) and (kind := _kind(path)) != OTHER:
+                    yield path, kind
+
+
+def _kind(path: str) -> str:
+    """Tell what a file is, by its name; one without a suffix is looked into: what archives unpack to has numbers."""
+    kind = kind_of_name(path)
+    if kind == OTHER and "." not in os.path.basename(path):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            return MAP if sniff(file.read(4096)) == "sourcemap" else OTHER
+    return kind
 
 
 def _within(path: str, directory: str) -> bool:

@@ -28,10 +28,11 @@ def content(text: NDArray[np.uint8]) -> int:
     ECMA-426 drops everything up to the first line break after such a start. Some servers put nothing between it and the
     JSON, not even that.
     """
-    head = text[:_ENOUGH].tobytes()
+    head = text[:8].tobytes()
     at = len(_BOM) if head.startswith(_BOM) else 0
     if not head.startswith(_GUARD, at):
         return at
+    head = text[:_ENOUGH].tobytes()
     at += len(_GUARD)
     rest = head[at:].lstrip(b", \t")
     if not rest.startswith(b"{"):

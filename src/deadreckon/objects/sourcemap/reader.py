@@ -128,11 +128,15 @@ class _Reader:
         if counts[0] > self.limits.max_segments:
             raise LimitExceeded("maps.max_segments", self.limits.max_segments, counts[0])
         mappings = decode.decode_mappings(text, sections, counts)
-        if self._escaped(mappings):
-            text, sections = self._unescaped(sections)
-            mappings = decode.decode_mappings(text, sections, decode.count_segments(text, sections))
-        self._judge(mappings, sections, regular=b"sections" not in found)
-        self._mark(mappings)
+        if mappings.ends[:, 0].any():
+            if self._escaped(mappings):
+                text, sections = self._unescaped(sections)
+                mappings = decode.decode_mappings(text, sections, decode.count_segments(text, sections))
+            self._judge(mappings, sections, regular=b"sections" not in found)
+        if mappings.failed:
+            self._note(f"mappings: {mappings.failed} segments with errors")
+        if any(b"rangeMappings" in part.found for part in self.parts):
+            self._mark(mappings)
         mappings = mappings.ordered()
         return SourceMapTable(
             mappings.lines,
@@ -143,7 +147,7 @@ class _Reader:
             _joined(lists.sources),
             _joined(lists.roots),
             _joined(lists.contents),
-            np.concatenate([np.zeros(0, np.uint8), *lists.ignored]),
+            lists.ignored[0] if len(lists.ignored) == 1 else np.concatenate([np.zeros(0, np.uint8), *lists.ignored]),
             _joined(lists.names),
             self.text,
             {**info, **self._identity(found), "problems": self.problems, "sections": self.sections},
@@ -190,7 +194,7 @@ class _Reader:
                 continue
             section = self._members(start, end, where[:-1])[0]
             line, column = self._offset(section, where)
-            line, column = part.line + line, column + (part.column if line == 0 else 0)
+            line, column = _near(part.line + line), _near(column + (part.column if line == 0 else 0))
             inner = section.get(b"map")
             if inner is None or inner.kind != OBJECT:
                 raise _wrong(where, "map", "an object", inner)
@@ -255,9 +259,7 @@ class _Reader:
                 info["scopes"].append([member.start, member.end, *bases, part.line, part.column])
             source_base += len(sources)
             name_base += len(names)
-        limit = np.iinfo(np.int64).max >> 2
-        sections = np.array([[min(max(n, -limit), limit) for n in row] for row in rows], np.int64).reshape(-1, 8)
-        return lists, sections, info
+        return lists, np.array(rows, np.int64).reshape(-1, 8), info
 
     def _ignored(self, found: dict[bytes, Member], sources: int) -> NDArray[np.uint8]:
         ignored = np.zeros(sources, np.uint8)
@@ -286,7 +288,7 @@ class _Reader:
         return np.frombuffer(b'"'.join([*texts, b""]), np.uint8), sections
 
     def _judge(self, mappings: decode.Mappings, sections: NDArray[np.int64], *, regular: bool) -> None:
-        """Note what was wrong with mappings. Raises Malformed where it ends the map."""
+        """Note what ended mappings. Raises Malformed where it ends the map."""
         for number in np.flatnonzero(mappings.ends[:, 0]).tolist():
             status, offset, _ = mappings.ends[number].tolist()
             start = int(sections[number, 0])
@@ -294,8 +296,6 @@ class _Reader:
             if status == decode.TOO_LARGE and regular:
                 raise Malformed(where, offset=offset - start, got=FAULTS[status])
             self._note(f"{where}: offset {offset - start}: {FAULTS[status]}; no mapping is used")
-        if mappings.failed:
-            self._note(f"mappings: {mappings.failed} segments with errors")
 
     def _mark(self, mappings: decode.Mappings) -> None:
         """Mark range mappings, where the map has any."""
@@ -329,6 +329,7 @@ class _Reader:
 
 
 _MAX_SCALAR = 4096
+_FAR = 1 << 40
 _MAX_PROBLEMS = 100
 _NO_SPANS = np.zeros((0, 2), np.uint32)
 
@@ -348,8 +349,10 @@ def _spans(member: Member | None) -> NDArray[np.uint32]:
     """Return the spans of an array's strings; other elements, and what is no array, have none."""
     if member is None or member.elements is None:
         return _NO_SPANS
-    spans = member.elements[:, 1:]
-    spans[member.elements[:, 0] != STRING] = 0
+    kinds, spans = member.elements[:, 0], member.elements[:, 1:]
+    assert STRING == 0
+    if kinds.any():
+        spans[kinds != STRING] = 0
     return spans
 
 
@@ -361,4 +364,9 @@ def _fitted(spans: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
 
 
 def _joined(spans: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
-    return np.ascontiguousarray(np.concatenate(spans)) if spans else _NO_SPANS
+    return np.ascontiguousarray(spans[0] if len(spans) == 1 else np.concatenate([_NO_SPANS, *spans]))
+
+
+def _near(number: int) -> int:
+    """Return an offset that kernels can add to; beyond 32 bits all are alike."""
+    return min(max(number, -_FAR), _FAR)

@@ -1,7 +1,8 @@
 """JavaScript errors: the text of ``Error.stack`` of any engine, logs with such texts, errors serialized as JSON.
 
 A JSON object has an error's own properties: ``name``, ``message``, ``stack`` (``stacktrace`` in Opera), ``cause``,
-``errors`` (of an AggregateError). Engines differ in shape, not in what they say; ``lines`` reads one line of any of
+``errors`` (of an AggregateError); or it is what Hermes leaves of a crash: a ``callstack`` of functions and offsets in
+its bytecode. Engines differ in shape, not in what they say; ``lines`` reads one line of any of
 them, ``errors`` tells messages from stacks. ``parse_stack`` serves readers of reports that contain a stack's text.
 """
 
@@ -16,10 +17,11 @@ from deadreckon.errors import Malformed
 from deadreckon.model.crash import RawCrash, RawException, RawFrame
 from deadreckon.model.event import Diagnostic
 from deadreckon.reports.javascript.errors import JsError, errors_of, parse_stack, split_header
-from deadreckon.reports.javascript.lines import frame_of, read_line
+from deadreckon.reports.javascript.lines import frame_of, note_module, read_line
 
 if TYPE_CHECKING:
     from deadreckon.config import ReportLimits
+    from deadreckon.model.event import Frame
 
 __all__ = ["JsError", "errors_of", "frame_of", "parse_stack", "read", "read_line"]
 
@@ -88,7 +90,7 @@ def _document(text: str) -> list[dict[str, Any]] | None:
 
 
 def _is_error(item: dict[str, Any]) -> bool:
-    return bool(_stack(item)) or isinstance(item.get("message"), str)
+    return bool(_stack(item)) or isinstance(item.get("message"), str) or isinstance(item.get("callstack"), list)
 
 
 def _stack(item: dict[str, Any]) -> str:
@@ -126,6 +128,9 @@ def _from_object(item: dict[str, Any]) -> list[JsError]:
 
 def _one(item: dict[str, Any]) -> list[JsError]:
     name, message, stack = _text(item.get("name")), _text(item.get("message")), _stack(item)
+    if not stack and isinstance(item.get("callstack"), list):
+        calls = [call for call in item["callstack"] if isinstance(call, dict)]
+        return [JsError(name, message or "", [_hermes_frame(call) for call in calls])]
     if not stack and message and "Backtrace:" in message:  # Opera up to 9 has the stack in the message.
         message, _, stack = message.partition("Backtrace:")
     if not stack:
@@ -140,3 +145,14 @@ def _one(item: dict[str, Any]) -> list[JsError]:
     if errors[0].type is None:
         errors[0].type = split_header(stack)[0]
     return errors
+
+
+def _hermes_frame(call: dict[str, Any]) -> Frame:
+    """Return a frame of Hermes' crash data: a function's number, an offset in it, the segment (or module) it is in."""
+    place, function, offset = _text(call.get("SourceURL")), call.get("FunctionID"), call.get("ByteCodeOffset")
+    segment = call.get("SegmentID", call.get("CJSModuleOffset", 0))
+    if call.get("NativeCode") or not all(isinstance(v, int) and 0 <= v < 1 << 31 for v in (function, offset, segment)):
+        return frame_of(None, place, None, None, {"native": True} if call.get("NativeCode") else None)
+    details = {"bytecode": True, "hermes_function": function, "hermes_offset": offset, "hermes_segment": segment}
+    note_module(place or "", details)
+    return frame_of(None, place, None, None, details)

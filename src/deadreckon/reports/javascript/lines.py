@@ -20,7 +20,7 @@ from deadreckon.objects import jspaths
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["frame_of", "is_location", "read_line"]
+__all__ = ["frame_of", "is_location", "note_module", "read_line"]
 
 _NAMELESS = frozenset(
     {
@@ -79,7 +79,7 @@ def read_line(line: str, *, bare: bool = False) -> Frame | None:
     text = line.strip()
     if not text:
         return None
-    if text.startswith("at ") or text.startswith("at("):
+    if text.startswith(("at ", "at(")):
         return _at(text[2:].lstrip())
     shaped = _SENTENCES.get(text[:5])
     if shaped is not None and (sentence := shaped(text)) is not None:
@@ -176,14 +176,13 @@ def _located(function: str | None, place: str, details: dict[str, Any], *, alone
     if wasm >= 0:
         return _wasm(name, place, wasm, details)
     file, line, column = _position(place)
-    if line is None:
-        if alone or not is_location(file):
-            return None
+    if line is None and (alone or not is_location(file)):
+        return None
     if file in _CODE_OF:
         details["eval_depth"] = 1
     if not file:
         return frame_of(name, None, line or None, column if line else None, details)
-    _note_module(file, details)
+    note_module(file, details)
     return frame_of(name, file, line, column, details)
 
 
@@ -249,10 +248,10 @@ def _around_at_sign(text: str) -> Frame | None:
     details: dict[str, Any] = {}
     if place in {"[wasm code]", "[wasm code] "}:
         details["wasm"] = True
-        name = function.rpartition(_WASM_FUNCTION)[2].removesuffix("]")
-        if name.isdecimal():
-            details["wasm_function"] = int(name[:_MOST_DIGITS])
-        return frame_of(None if name.isdecimal() else _name(name), None, None, None, details)
+        called = function.rpartition(_WASM_FUNCTION)[2].removesuffix("]")
+        if called.isdecimal():
+            details["wasm_function"] = int(called[:_MOST_DIGITS])
+        return frame_of(None if called.isdecimal() else _name(called), None, None, None, details)
     if place in _NATIVE:
         return frame_of(_gecko_name(function, details, arguments=False), None, None, None, details | {"native": True})
     wasm = place.rfind(_WASM_FUNCTION)
@@ -262,12 +261,11 @@ def _around_at_sign(text: str) -> Frame | None:
     file, line, column = _position(place)
     if line is None or not (file or column is not None):
         return None
-    if " > " in file and " line " in file:
-        evaluated = _gecko_eval(file, line, column, details)
-        if evaluated is not None:
-            file, line, column = evaluated
+    evaluated = _gecko_eval(file, line, column, details) if " > " in file and " line " in file else None
+    if evaluated is not None:
+        file, line, column = evaluated
     name = _gecko_name(function, details, arguments=column is None and "eval_depth" not in details)
-    _note_module(file, details)
+    note_module(file, details)
     return frame_of(name, file or None, line, column, details)
 
 
@@ -287,7 +285,7 @@ def _at_sign(text: str) -> int:
 def _gecko_eval(
     file: str, line: int, column: int | None, details: dict[str, Any]
 ) -> tuple[str, int, int | None] | None:
-    """Return where evaluated code was asked for: ``file line 26 > eval line 2 > eval``; the position is inside of it."""
+    """Return where evaluated code was asked for: ``file line 26 > eval line 2 > eval``; the position is within it."""
     place, _, rest = file.partition(" line ")
     number = rest.partition(" > ")[0]
     if not number.isdecimal() or len(number) > _MOST_DIGITS:
@@ -302,7 +300,7 @@ def _gecko_eval(
 def _gecko_name(function: str, details: dict[str, Any], *, arguments: bool) -> str | None:
     cause, star, name = function.partition("*")
     if star and cause and cause.replace(" ", "a").replace(".", "a").replace(":", "a").isalnum():
-        # async*f, promise callback*f, setTimeout handler*f: what was waited for before f
+        # async*f, promise callback*f, setTimeout handler*f: what was waited for before f.
         details["is_async"] = True
         function = name
     if function.startswith("async "):
@@ -326,7 +324,7 @@ def _bare_location(text: str) -> Frame | None:
     if line is None or column is None or not is_location(file) or " " in file.partition("?")[0].strip():
         return None
     details: dict[str, Any] = {}
-    _note_module(file, details)
+    note_module(file, details)
     return frame_of(None, file, line, column, details)
 
 
@@ -411,7 +409,7 @@ def _position(text: str) -> tuple[str, int | None, int | None]:
 
 
 def _number_behind(text: str) -> tuple[str, int | None]:
-    head, colon, digits = text[-_MOST_DIGITS - 1 :].rpartition(":")
+    _, colon, digits = text[-_MOST_DIGITS - 1 :].rpartition(":")
     if not colon or not digits.isdecimal() or not digits.isascii():
         return text, None
     return text[: len(text) - len(digits) - 1], int(digits)
@@ -430,16 +428,16 @@ def _is_name(text: str) -> bool:
     return bool(text) and len(text) < 256 and text.replace(".", "a").replace("$", "a").replace("#", "a").isidentifier()
 
 
-def _note_module(file: str, details: dict[str, Any]) -> None:
-    """Note which module of a React Native RAM bundle a file is: ``123.js``, ``seg-3_12.js``."""
-    if not file.endswith(".js") or not (file[0].isdecimal() or file.startswith("seg-")):
+def note_module(file: str, details: dict[str, Any]) -> None:
+    """Note which part of a React Native bundle a file is: ``123.js``, ``seg-3.js``, ``seg-3_12.js``."""
+    name = file.rpartition("/")[2]
+    if not name.endswith(".js") or not (name[0].isdecimal() or name.startswith("seg-")):
         return
-    name = file[:-3]
+    name = name[:-3]
     if name.startswith("seg-"):
         segment, underscore, name = name[4:].partition("_")
-        if not underscore or not segment.isdecimal():
+        if not segment.isdecimal() or (underscore and not name.isdecimal()):
             return
-        if name.isdecimal():
-            details["ram_segment"] = int(segment[:_MOST_DIGITS])
+        details["ram_segment"] = int(segment[:_MOST_DIGITS])
     if name.isdecimal():
         details["ram_module"] = int(name[:_MOST_DIGITS])

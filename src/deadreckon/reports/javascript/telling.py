@@ -68,7 +68,10 @@ def _telling(line: str, frame: Frame) -> bool:
 
 
 def serialized_error(members: Mapping[str, msgspec.Raw]) -> bool:
-    """Tell whether a JSON object is an error that was serialized: a stack's text, and a name or a message."""
+    """Tell whether a JSON object is a serialized error (a stack, and a name or a message), or Hermes' crash data."""
+    calls = bytes(members.get("callstack", b""))
+    if calls[:1] == b"[" and (b'"FunctionID"' in calls or b'"NativeCode"' in calls):
+        return True
     if members.keys().isdisjoint({"name", "message"}):
         return False
     for key in _STACKS:
