@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from deadreckon import inputs, reports
+from deadreckon.analysis.code import reader
 from deadreckon.config import Config, remote_source
 from deadreckon.describe import derived, describe, exception_info, module_info, unreadable
 from deadreckon.errors import (
@@ -317,9 +318,9 @@ class Engine:
         for frame in (f for stack in stacks for f in stack if f.in_app is None):
             frame.in_app = in_app(frame)
         lacking = any(e.instruction is None for e in event.exceptions or ())
-        if lacking and any(r.tables is not None and len(r.tables.code.data) for r in resolved):
-            read = _code_reader(raw, resolved)
-            event.exceptions = [exception_info(raw, e, read) for e in raw.exceptions]
+        code = [r.tables.code if r.tables else None for r in resolved]
+        if lacking and any(table is not None and len(table.data) for table in code):
+            event.exceptions = [exception_info(raw, e, reader(raw, code)) for e in raw.exceptions]
         for number, exception in enumerate(event.exceptions or (), len(raw.threads)):
             exception.frames = frames_of.get(number)
         explained: dict[int, list[str]] = {}
@@ -474,19 +475,6 @@ class Engine:
                 self._resolved.clear()
             self._resolved |= {k: known[k] for k in wanted}
         return [known[k] for k in keys]
-
-
-def _code_reader(raw: RawCrash, resolved: Sequence[_Resolved]) -> Callable[[int, int], bytes | None]:
-    """Return what reads the report's memory, and where that has none, code out of the modules' executables."""
-
-    def read(address: int, size: int) -> bytes | None:
-        held = raw.memory.read(address, size)
-        for module, found in zip(raw.modules, resolved, strict=True) if held is None else ():
-            if found.tables is not None and module.image_addr <= address < module.end:
-                return found.tables.code.read(address - module.image_addr, size)
-        return held
-
-    return read
 
 
 def process(
