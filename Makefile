@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/run  ## Set up and process the crash that comes with the package
 	$(BIN)/deadreckon demo
 
-test: .venv/dev  ## Set up and run the tests
-	$(BIN)/python -m pytest
+test: .venv/dev  ## Set up and run the tests, on all cores
+	$(BIN)/python -m pytest -q -n auto
 
 lint: .venv/dev  ## Style and types
 	$(BIN)/ruff check .

@@ -11,7 +11,26 @@ from hypothesis import strategies as st
 from deadreckon.grouping.patterns import MAX_PATTERN, PatternError, StepsExhausted, compile_pattern
 
 ATOMS = (
-    *("a", "b", "A", "1", "_", " ", ".", r"\d", r"\w", r"\s", r"\W", r"\D", r"\S", "[ab]", "[^a]", "[a-b1]", r"\.", "(a|b)"),
+    *(
+        "a",
+        "b",
+        "A",
+        "1",
+        "_",
+        " ",
+        ".",
+        r"\d",
+        r"\w",
+        r"\s",
+        r"\W",
+        r"\D",
+        r"\S",
+        "[ab]",
+        "[^a]",
+        "[a-b1]",
+        r"\.",
+        "(a|b)",
+    ),
     *("(?:ab)", "(?i:a)", "-", r"[\d-]", r"\n", "^", r"\b", "$", r"\x41", "[]a]", "[a-]", "é"),
 )
 patterns = st.recursive(
@@ -82,8 +101,9 @@ def test_syntax(pattern: str, text: str, found: bool | None) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        *("(", ")", "a)", "[", "[]", "[z-a]", r"\p{L}", "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"\1", "(?P<1>a)", "(?P=a)"),
-        *("*a", "+", "a**", "a++", "a{2}{3}", "a{2000}", "a{3,2}", "x{500}{500}", "(?:(?:a{1000}){1000})", "\\", r"\x{110000}"),
+        *("(", ")", "a)", "[", "[]", "[z-a]", r"\p{L}", "(?=a)", "(?!a)", "(?<=a)", "(?<!a)", r"\1", "(?P<1>a)"),
+        *("*a", "+", "a**", "a++", "a{2}{3}", "a{2000}", "a{3,2}", "x{500}{500}", "(?:(?:a{1000}){1000})", "\\"),
+        *("(?P=a)", r"\x{110000}"),
         *(r"\xZZ", "(?", "(?i", "[[:nothing:]]", "(" * 200 + ")" * 200, "a" * (MAX_PATTERN + 1), r"[\d-a]\8", r"\C"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Payloads that mean harm, or were harmed, for every reader of error trackers' events: always an answer, within limits."""
+"""Payloads that mean harm, or were harmed, for every reader of error trackers' events: an answer, within limits."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_javascript_frames() -> None:
     frame = one(raw)
     assert (frame.lang, frame.function, frame.raw_function, frame.status) == ("javascript", None, "?", "missing_symbol")
     assert (frame.abs_path, frame.filename, frame.lineno, frame.colno) == ("https://x/a.js", "a.js", 64, 25112)
-    assert frame.debug_id == "c-1"
+    assert frame.details == {"chunk_id": "c-1"}
     untagged = {"function": "f", "filename": "https://x/a.js", "lineno": 1, "colno": 2}
     assert crash(posthog_exception(untagged), **{"$lib": "web"}).platform == "javascript"
 
@@ -237,6 +237,12 @@ def test_values_that_posthog_has_rules_for() -> None:
     old["properties"] = {"$exception_type": "TypeError", "$exception_message": "m"}
     (found,) = posthog.read(json.dumps(old).encode(), LIMITS)
     assert [(e.type, e.value) for e in found.exceptions] == [("TypeError", "m")]
+    listed = json.dumps([{"function": "f", "filename": "https://x/a.js", "lineno": 1, "colno": 2}])
+    for stack in (listed, "TypeError: m\n    at f (https://x/a.js:1:2)"):
+        old["properties"]["$exception_stack_trace_raw"] = stack
+        (found,) = posthog.read(json.dumps(old).encode(), LIMITS)
+        frame = told((found.exceptions[0].frames or [])[0])
+        assert (frame.function, frame.abs_path, frame.lineno, frame.colno) == ("f", "https://x/a.js", 1, 2)
 
 
 @pytest.mark.parametrize(

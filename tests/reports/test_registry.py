@@ -23,6 +23,17 @@ NAMES = {f.name for f in FORMATS}
 
 CRASHES = (
     # Where the corpus has what, the latter row before the former; a reader that isn't registered has no rows.
+    ("payloads/captured/rollbar*.body", "rollbar"),
+    ("payloads/captured/posthog*.body", "posthog"),
+    ("payloads/posthog/*.json", "posthog"),
+    ("payloads/captured/sentry-sdk*.body", "sentry-envelope"),
+    ("payloads/captured/sentry-node*.body", "sentry-envelope"),
+    ("payloads/captured/sentry-cli-event*.body", "sentry-envelope"),
+    ("payloads/captured/store*.body", "sentry-event"),
+    ("payloads/sentry-samples-2023-02/**/*.json", "sentry-event"),
+    ("payloads/captured/backtracepython*.body", "backtrace-form"),
+    ("payloads/captured/curl-backtrace-json-attach*.body", "backtrace-form"),
+    ("payloads/captured/curl-backtrace-minidump*.body", "backtrace-form"),
     ("native/**/*.dmp", "minidump"),
     ("native/lldb/**/*.core", "elfcore"),
     ("native/pyelftools/**/core_linux*.elf", "elfcore"),

@@ -205,7 +205,7 @@ def test_crash_report_of_a_phone() -> None:
 @pytest.mark.parametrize("report", [{"raw": "nobody's format"}, {"raw": None}, {}, {"raw": 7}])
 def test_crash_report_of_no_format(report: dict[str, Any]) -> None:
     found = crash({"crash_report": report})
-    assert [d.code for d in found.diagnostics][0] in {"unknown_format", "malformed"}
+    assert next(d.code for d in found.diagnostics) in {"unknown_format", "malformed"}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_uuid(uuid: str | None, event_id: str | None) -> None:
     [
         ("/srv/app", "/srv/app/views/x.py", "views/x.py", True),
         ("/srv/app/", "/srv/app/views/x.py", "views/x.py", True),
-        ("/srv/app", "/srv/app/venv/lib/python3/site-packages/django/x.py", "venv/lib/python3/site-packages/django/x.py", False),
+        ("/srv/app", "/srv/app/venv/lib/site-packages/django/x.py", "venv/lib/site-packages/django/x.py", False),
         ("/srv/app", "/srv/application/x.py", "x.py", False),
         ("/srv/app", "/usr/lib/python3/json.py", "json.py", False),
         ("C:\\app", "C:\\app\\bin\\x.cs", "bin/x.cs", True),
@@ -278,6 +278,12 @@ def test_root(root: str | None, path: str, filename: str, in_app: bool | None) -
 def test_columns_of_node_count_from_zero() -> None:
     raw = [{"filename": "/a.js", "lineno": 28, "colno": 48, "method": "<unknown>"}]
     (node,) = frames(raw, notifier={"name": "node_rollbar"}, language="javascript")
+    assert [
+        f.in_app for f in frames([{"filename": p} for p in ("/x/node_modules/a.js", "/x/b.js")], language="node")
+    ] == [
+        True,
+        False,
+    ]
     assert (node.colno, node.function, node.raw_function, node.status) == (49, None, "<unknown>", "missing_symbol")
     (browser,) = frames(raw, notifier={"name": "rollbar-browser-js"}, language="javascript")
     assert (browser.colno, browser.lang) == (48, "javascript")

@@ -298,8 +298,8 @@ def test_everything_else_is_kept() -> None:
         ({"platform": ..., "sdk": {"name": "sentry.native.unreal"}}, "native"),
         ({"platform": ...}, "python"),
         ({"platform": ..., "exception": ...}, "other"),
-        ({"platform": ..., "exception": [{"stacktrace": {"frames": [{"filename": "a.py"}, {"filename": "b.js"}]}}]}, "other"),
-        ({"platform": ..., "exception": [{"stacktrace": {"frames": [{"filename": "http://x/b.js?v=1"}]}}]}, "javascript"),
+        ({"platform": ..., "exception": [{"stacktrace": {"frames": [{"filename": "b"}]}}]}, "other"),
+        ({"platform": ..., "exception": [{"stacktrace": {"frames": [{"filename": "http://x/b.js?1"}]}}]}, "javascript"),
         ({"platform": ..., "exception": [{"stacktrace": {"frames": [{"instruction_addr": "0x1"}]}}]}, "native"),
     ],
 )  # fmt: skip
@@ -449,7 +449,7 @@ def test_a_thread_with_a_stack_of_its_own_keeps_it() -> None:
         {"type": "macho", "code_file": "/x", "debug_id": "6862a0a0-9544-2d09-1756-e30ba2dff37d", "image_addr": 4096},
         {"type": "apple", "name": "/x", "uuid": "6862A0A0-9544-2D09-1756-E30BA2DFF37D", "image_addr": "0x1000"},
         {"type": "symbolic", "name": "/x", "id": "6862a0a095442d091756e30ba2dff37d", "image_addr": "4096"},
-        {"type": "elf", "code_file": "/x", "code_id": "a0a062684495092d1756e30ba2dff37d00000000", "image_addr": "0x1000"},
+        {"type": "elf", "code_file": "/x", "code_id": "a0a062684495092d1756e30ba2dff37d00000000", "image_addr": "4096"},
     ],
 )  # fmt: skip
 def test_spellings_of_images(image: dict[str, Any]) -> None:
@@ -594,3 +594,30 @@ def test_who_recognises_it() -> None:
     assert hits({"schema": "deadreckon.event/1", "event_id": EVENT_ID, "platform": "native", "status": "ok"}) == []
     cut = json.dumps(sentry_event()).encode()[:-20]
     assert [f.name for f in reports.FORMATS if f.sniff(reports.Probe(cut))] == ["sentry-event"]
+
+
+def test_frames_that_share_an_address_were_inlined() -> None:
+    """As events are that Sentry itself has symbolicated; a call of a function to itself has one name and is none."""
+    raw = [
+        {"function": "main", "instruction_addr": "0x1800"},
+        {"function": "again", "instruction_addr": "0x1700"},
+        {"function": "again", "instruction_addr": "0x1700"},
+        {"function": "f", "instruction_addr": "0x1234"},
+        {"function": "inlined", "instruction_addr": "0x1234"},
+    ]
+    found = stack(*raw, platform="native")
+    assert [(told(f).function, told(f).inline, f.is_return_address) for f in found] == [
+        ("inlined", True, False),
+        ("f", False, False),
+        ("again", False, True),
+        ("again", False, True),
+        ("main", False, True),
+    ]
+
+
+def test_javascript_without_a_word_on_whose_code_it_is() -> None:
+    raw = [{"filename": "app:///node_modules/a.js"}, {"filename": "app:///main.js"}]
+    assert [told(f).in_app for f in stack(*raw, platform="javascript")] == [True, False]
+    found = crash(platform="node", exception=[{"type": "E", "stacktrace": "E: x\n    at f (/srv/a.js:1:2)"}])
+    (frame,) = [told(f) for f in found.exceptions[0].frames or []]
+    assert (frame.function, frame.abs_path, frame.lineno, frame.colno) == ("f", "/srv/a.js", 1, 2)

@@ -74,10 +74,10 @@ def body_limit(method: str, target: str, profile: Profile | None = None) -> int:
         parts = Request(method, target).parts
     except LimitExceeded:
         return 0
-    if parts[:2] == ["api", "1"]:
-        return limits.rollbar_sent if parts[2:3] == ["item"] else max(limits.backtrace_sent, limits.rollbar_sent)
     if parts[:1] == ["api"] and parts[2:3] in (["store"], ["envelope"], ["minidump"]):
         return int(getattr(limits, f"sentry_{parts[2]}_sent"))
+    if parts[:2] == ["api", "1"]:
+        return limits.rollbar_sent if parts[2:3] == ["item"] else max(limits.backtrace_sent, limits.rollbar_sent)
     if parts[-1:] == ["symbols"] or "symbols" in target:
         return limits.backtrace_symbols
     return max(limits.backtrace_sent, limits.posthog_sent)

@@ -16,8 +16,10 @@ from deadreckon.errors import Malformed, ReportError, Unsupported
 from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
 from deadreckon.model.ids import Arch
+from deadreckon.objects import jspaths
 from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
+from deadreckon.reports.javascript import parse_stack
 from deadreckon.reports.payload import (
     address,
     base_name,
@@ -43,6 +45,7 @@ EVENT = "$exception"
 MAX_EVENTS = 10_000
 _MAX_VALUE = 10_000
 _MAX_DECODED = 64 << 20
+_MAX_PRINTED = 1 << 20
 
 _INNERMOST_FIRST = frozenset(
     {"posthog-android", "posthog-elixir", "posthog-flutter", "posthog-go", "posthog-java", "posthog-php", "posthog-rs"}
@@ -71,7 +74,7 @@ _OWN = frozenset(
         "$set",
         "$set_once",
     }
-    | {"$exception_type", "$exception_message", "token", "api_key"}
+    | {"$exception_type", "$exception_message", "$exception_stack_trace_raw", "token", "api_key"}
 )
 """Properties that have a place of their own in the event, or in none."""
 
@@ -177,7 +180,11 @@ def _exceptions(properties: dict[str, Any], reading: Reading) -> list[dict[str, 
         reading.problem("limit_exceeded", "$exception_list", f"{len(listed)} of them")
     if not listed and any(f"$exception_{name}" in properties for name in ("type", "message")):
         # From before exceptions came in a list.
-        listed = [{"type": properties.get("$exception_type"), "value": properties.get("$exception_message")}]
+        stack: Any = properties.get("$exception_stack_trace_raw")
+        if type(stack) is str and stack.lstrip()[:1] == "[":
+            stack = jsontext.decode(stack.encode(), "$exception_stack_trace_raw")
+        told = {"type": properties.get("$exception_type"), "value": properties.get("$exception_message")}
+        listed = [{**told, "stacktrace": stack}]
     return listed[: payload.MAX_EXCEPTIONS]
 
 
@@ -263,6 +270,9 @@ class _Stacks:
         )
 
     def _frames(self, told: dict[str, Any]) -> list[RawFrame]:
+        if type(told.get("stacktrace")) is str:
+            printed = parse_stack(told["stacktrace"][:_MAX_PRINTED], text(told.get("type")), text(told.get("value")))
+            return [RawFrame(None, False, frame) for frame in printed[: payload.MAX_FRAMES]]
         listed = _frames_of(told)
         resolved = mapping(told.get("stacktrace")).get("type") == "resolved"
         if self._innermost_first and not resolved:
@@ -284,7 +294,7 @@ class _Stacks:
             status="missing_symbol" if nameless or function is None else "symbolicated",
             function=None if nameless else function,
             raw_function=function if nameless else None,
-            filename=base_name(filename) if filename and platform == "javascript" else filename,
+            filename=jspaths.readable(filename) if filename and platform == "javascript" else filename,
             abs_path=path or filename,
             lineno=position(get("lineno")),
             colno=position(get("colno")),
@@ -296,7 +306,11 @@ class _Stacks:
         if "pre_context" in raw or "post_context" in raw:
             frame.pre_context, frame.post_context = lines(get("pre_context")), lines(get("post_context"))
         if "chunk_id" in raw or "chunkId" in raw:
-            frame.debug_id = text(get("chunk_id") or get("chunkId"), 256)
+            # Of a script's source map, as PostHog's command line tool puts it into both.
+            chunk = text(get("chunk_id") or get("chunkId"), 256)
+            frame.details = {"chunk_id": chunk} if chunk else None
+        if frame.in_app is None and platform == "javascript" and frame.abs_path:
+            frame.in_app = jspaths.in_app(frame.abs_path)
         if platform == "native":
             frame.package = module or text(get("package"), 4096)
         else:

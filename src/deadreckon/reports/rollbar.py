@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deadreckon.errors import Malformed, ReportError
 from deadreckon.model.crash import RawCrash, RawException, RawFrame
 from deadreckon.model.event import Frame
+from deadreckon.objects import jspaths
 from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
 from deadreckon.reports.enclosed import overlay, read_enclosed
@@ -241,6 +242,8 @@ class _Stacks:
     def _place(self, path: str) -> tuple[str, bool | None]:
         """Say which part of a path counts, and whether the code is the application's own: what lies below its root."""
         if self._root is None:
+            if self._lang == "javascript":
+                return jspaths.readable(path), jspaths.in_app(path)
             return base_name(path), None
         spelled = path.replace("\\", "/")
         if not spelled.startswith(self._root):

@@ -60,6 +60,8 @@ _LANGUAGES = {
     ".java": "java",
     ".kt": "java",
     ".ex": "elixir",
+    ".exs": "elixir",
+    ".erl": "elixir",
     ".cs": "csharp",
     ".go": "go",
 }

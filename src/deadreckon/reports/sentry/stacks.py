@@ -6,12 +6,15 @@ the caller to the callee, exceptions from the root cause to what was thrown last
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from deadreckon.model.crash import RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
 from deadreckon.model.registers import REGISTER_SETS, Registers
+from deadreckon.objects import jspaths
 from deadreckon.reports import payload
+from deadreckon.reports.javascript import parse_stack
 from deadreckon.reports.payload import (
     address,
     base_name,
@@ -38,6 +41,7 @@ PLATFORMS = dict.fromkeys(NATIVE, "native") | {"node": "javascript"}
 
 _CRASH_SIGNALS = frozenset({4, 5, 6, 7, 8, 10, 11, 12})
 """SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, and SIGBUS and SIGSYS as Linux and macOS number them."""
+_MAX_PRINTED = 1 << 20
 _TEXTS = ("function", "raw_function", "module", "filename", "abs_path", "platform", "context_line")
 
 
@@ -56,6 +60,7 @@ class Stacks:
         self._spoken = PLATFORMS.get(platform, platform) if platform else None
         self._arch = arch
         self.budget = payload.Budget()
+        self._addressed = False
         self.current: int | None = None
         """The thread that sent the event, where just one says so."""
 
@@ -65,7 +70,8 @@ class Stacks:
         if len(listed) > payload.MAX_EXCEPTIONS:
             self._reading.problem("limit_exceeded", "exception", f"{len(listed)} of them")
             listed = listed[-payload.MAX_EXCEPTIONS :]
-        return [self._exception(value) for value in reversed(listed) if any(v is not None for v in value.values())]
+        found = [self._exception(value) for value in reversed(listed)]
+        return [(e, registers) for e, registers in found if e.type or e.value or e.frames]
 
     def threads(self, told: Any) -> list[RawThread]:
         """Return the threads in their order."""
@@ -90,6 +96,9 @@ class Stacks:
 
     def frames(self, stacktrace: Any, signal: int | None = None) -> list[RawFrame] | None:
         """Return a stack, innermost frame first; None for none. ``signal`` is what ended the program, if one did."""
+        if type(stacktrace) is str and self._spoken == "javascript":
+            printed = parse_stack(stacktrace[:_MAX_PRINTED])
+            return [RawFrame(None, False, frame) for frame in printed[: payload.MAX_FRAMES]] or None
         told = stacktrace if type(stacktrace) is dict else {"frames": stacktrace}
         listed = [f for f in sequence(told.get("frames")) if type(f) is dict and f]
         if not listed:
@@ -110,6 +119,8 @@ class Stacks:
             adjustment == "all" or (adjustment != "all_but_first" and self._interrupted(found[0], told, signal))
         ):
             found[0].is_return_address = True
+        if self._addressed:
+            _join_inlined(found)
         return found
 
     def registers(self, stacktrace: Any) -> Registers | None:
@@ -165,12 +176,20 @@ class Stacks:
             function, raw_function = None, raw_function if native else raw_function or function
         in_app = get("in_app")
         local = get("vars")
+        short = filename
+        if platform == "javascript" and (place := path or filename):
+            short = jspaths.readable(place)
+            in_app = in_app if type(in_app) is bool else jspaths.in_app(place)
+        elif filename is None:
+            short = base_name(path) if path else None
+        elif filename[0] in "/\\" or filename[1:3] == ":\\" or "://" in filename:
+            short = base_name(filename)
         frame = Frame(
             status="symbolicated" if function else "missing_symbol",
             function=function,
             raw_function=raw_function,
             module=module,
-            filename=filename or (base_name(path) if path else None),
+            filename=short,
             abs_path=path or (filename if filename and ("/" in filename or "\\" in filename) else None),
             lineno=position(get("lineno")),
             colno=position(get("colno")),
@@ -204,12 +223,27 @@ class Stacks:
             addr = None
         if addr is None:
             return RawFrame(None, False, frame)
+        self._addressed = True
         frame.status = "symbolicated" if frame.function else "missing"
         if self._images.holding(addr) is None:
             frame.symbol_addr = hex(symbol) if symbol and not relative else None
             if image and image <= addr:
                 frame.image_addr, frame.rva = hex(image), hex(addr - image)
         return RawFrame(addr, False, frame)
+
+
+def _join_inlined(frames: list[RawFrame]) -> None:
+    """Mark the calls that were inlined, in a stack that was symbolicated before: they share an address.
+
+    So do calls of a function that calls itself, but these have one name.
+    """
+    for inner, outer in pairwise(frames):
+        if inner.instruction_addr is None or inner.instruction_addr != outer.instruction_addr:
+            continue
+        outer.is_return_address = inner.is_return_address
+        one, other = inner.reported, outer.reported
+        if one is not None and other is not None and one.function and other.function:
+            one.inline = one.function != other.function
 
 
 def thread_id(value: Any) -> int | None:
