@@ -158,7 +158,7 @@ def test_javascript_frames() -> None:
     )
     frame = one(raw)
     assert (frame.lang, frame.function, frame.raw_function, frame.status) == ("javascript", None, "?", "missing_symbol")
-    assert (frame.abs_path, frame.filename, frame.lineno, frame.colno) == ("https://x/a.js", "a.js", 64, 25112)
+    assert (frame.abs_path, frame.filename, frame.lineno, frame.colno) == ("https://x/a.js", "/a.js", 64, 25112)
     assert frame.details == {"chunk_id": "c-1"}
     untagged = {"function": "f", "filename": "https://x/a.js", "lineno": 1, "colno": 2}
     assert crash(posthog_exception(untagged), **{"$lib": "web"}).platform == "javascript"

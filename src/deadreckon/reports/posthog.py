@@ -12,6 +12,8 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deadreckon.errors import Malformed, ReportError, Unsupported
 from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
@@ -21,6 +23,7 @@ from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
 from deadreckon.reports.javascript import parse_stack
 from deadreckon.reports.payload import (
+    Text,
     address,
     base_name,
     kept,
@@ -62,7 +65,6 @@ _LANGUAGES = {
     "rust": "native",
     "apple": "native",
 }
-_TEXTS = ("platform", "function", "abs_path", "filename", "module", "context_line")
 _LEVELS = frozenset({"fatal", "error", "warning", "info", "debug"})
 _OWN = frozenset(
     {
@@ -244,6 +246,45 @@ def _root_cause_last(listed: list[dict[str, Any]], library: str) -> list[dict[st
     return listed[::-1] if library in _CAUSE_FIRST else listed
 
 
+class _Wire(msgspec.Struct, gc=False):
+    """A frame that is not resolved, as clients of all languages send it."""
+
+    platform: Text | None = None
+    function: Text | None = None
+    abs_path: Text | None = None
+    filename: Text | None = None
+    module: Text | None = None
+    context_line: Text | None = None
+    lineno: int | None = None
+    colno: int | None = None
+    in_app: bool | None = None
+    pre_context: list[Any] | None = None
+    post_context: list[Any] | None = None
+    code_variables: dict[str, Any] | None = None
+    package: Any = None
+    chunk_id: Any = None
+    chunkId: Any = None  # noqa: N815 - as some clients spell it
+    instruction_addr: Any = None
+    image_addr: Any = None
+    symbol_addr: Any = None
+
+
+_TEXTS = _Wire.__struct_fields__[:6]
+
+
+def _lenient(raw: dict[str, Any]) -> _Wire:
+    """Return a frame whose members are of other types than they should be, as far as they make sense."""
+    found = _Wire(lineno=position(raw.get("lineno")), colno=position(raw.get("colno")))
+    for name, value in zip(_TEXTS, texts(raw, _TEXTS), strict=True):
+        setattr(found, name, value)
+    found.in_app = raw["in_app"] if type(raw.get("in_app")) is bool else None
+    found.pre_context, found.post_context = lines(raw.get("pre_context")), lines(raw.get("post_context"))
+    found.code_variables = members(raw.get("code_variables"))
+    for name in _Wire.__struct_fields__[12:]:
+        setattr(found, name, raw.get(name))
+    return found
+
+
 class _Stacks:
     """Reads exceptions and their frames."""
 
@@ -282,44 +323,46 @@ class _Stacks:
         if self._budget.dropped > before:
             self._reading.problem("frame_limit", "stacktrace", f"the outermost {self._budget.dropped - before} frames")
         listed.reverse()
-        return [self._resolved(f) if resolved or "raw_id" in f else self._raw(f) for f in listed]
+        if resolved or (listed and "raw_id" in listed[0]):
+            return [self._resolved(f) for f in listed]
+        return [self._raw(f) for f in payload.converted(listed, _Wire, _lenient)]
 
-    def _raw(self, raw: dict[str, Any]) -> RawFrame:
-        get = raw.get
-        told, function, path, filename, module, code = texts(raw, _TEXTS)
-        platform = _LANGUAGES.get(told, told) if told else self._platform
-        in_app, local = get("in_app"), get("code_variables")
+    def _raw(self, raw: _Wire) -> RawFrame:
+        platform = _LANGUAGES.get(raw.platform, raw.platform) if raw.platform else self._platform
+        function, filename = raw.function or None, raw.filename or None
         nameless = function in payload.NAMELESS
         frame = Frame(
             status="missing_symbol" if nameless or function is None else "symbolicated",
             function=None if nameless else function,
             raw_function=function if nameless else None,
-            filename=jspaths.readable(filename) if filename and platform == "javascript" else filename,
-            abs_path=path or filename,
-            lineno=position(get("lineno")),
-            colno=position(get("colno")),
+            filename=filename,
+            abs_path=raw.abs_path or filename,
+            lineno=position(raw.lineno),
+            colno=None if raw.colno is None else position(raw.colno),
             lang=None if platform == "native" else platform,
-            in_app=in_app if type(in_app) is bool else None,
-            context_line=code,
-            locals=None if local is None else kept(local) if type(local) is dict else members(local) or None,
+            in_app=raw.in_app,
+            context_line=raw.context_line or None,
         )
-        if "pre_context" in raw or "post_context" in raw:
-            frame.pre_context, frame.post_context = lines(get("pre_context")), lines(get("post_context"))
-        if "chunk_id" in raw or "chunkId" in raw:
+        if raw.code_variables:
+            frame.locals = kept(raw.code_variables)
+        if raw.pre_context or raw.post_context:
+            frame.pre_context, frame.post_context = lines(raw.pre_context), lines(raw.post_context)
+        if platform == "javascript" and filename:
+            frame.filename = jspaths.readable(filename)
+            if frame.in_app is None:
+                frame.in_app = jspaths.in_app(filename)
+        if chunk := text(raw.chunk_id or raw.chunkId, 256):
             # Of a script's source map, as PostHog's command line tool puts it into both.
-            chunk = text(get("chunk_id") or get("chunkId"), 256)
-            frame.details = {"chunk_id": chunk} if chunk else None
-        if frame.in_app is None and platform == "javascript" and frame.abs_path:
-            frame.in_app = jspaths.in_app(frame.abs_path)
+            frame.details = {"chunk_id": chunk}
         if platform == "native":
-            frame.package = module or text(get("package"), 4096)
+            frame.package = raw.module or text(raw.package, 4096)
         else:
-            frame.module = module
-        addr = address(get("instruction_addr"))
+            frame.module = raw.module or None
+        addr = None if raw.instruction_addr is None else address(raw.instruction_addr)
         if addr is None:
             return RawFrame(None, False, frame)
         frame.status = "symbolicated" if frame.function else "missing"
-        image, symbol = address(get("image_addr")), address(get("symbol_addr"))
+        image, symbol = address(raw.image_addr), address(raw.symbol_addr)
         if self._images.holding(addr) is None:
             frame.symbol_addr = hex(symbol) if symbol else None
             if image and image <= addr:

@@ -11,6 +11,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deadreckon.errors import Malformed, ReportError
 from deadreckon.model.crash import RawCrash, RawException, RawFrame
 from deadreckon.model.event import Frame
@@ -19,6 +21,7 @@ from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
 from deadreckon.reports.enclosed import overlay, read_enclosed
 from deadreckon.reports.payload import (
+    Text,
     base_name,
     kept,
     lines,
@@ -171,6 +174,43 @@ def _platform(data: dict[str, Any]) -> str:
     return (text(data.get("language"), 64) or "other").lower().partition(" ")[0]
 
 
+class _Context(msgspec.Struct, gc=False):
+    pre: list[Any] | None = None
+    post: list[Any] | None = None
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """A frame, as the API has it."""
+
+    filename: Text | None = None
+    method: Text | None = None
+    class_name: Text | None = None
+    code: Text | None = None
+    lineno: int | None = None
+    colno: int | None = None
+    context: _Context | None = None
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    locals: dict[str, Any] | None = None
+
+
+_TEXTS = _Wire.__struct_fields__[:4]
+
+
+def _lenient(raw: dict[str, Any]) -> _Wire:
+    """Return a frame whose members are of other types than they should be, as far as they make sense."""
+    found = _Wire(lineno=position(raw.get("lineno")), colno=position(raw.get("colno")))
+    for name, value in zip(_TEXTS, texts(raw, _TEXTS), strict=True):
+        setattr(found, name, value)
+    if type(raw.get("colno")) is int and raw["colno"] == 0:
+        found.colno = 0
+    context = mapping(raw.get("context"))
+    found.context = _Context(lines(context.get("pre")), lines(context.get("post")))
+    found.args = sequence(raw.get("args"))
+    found.kwargs, found.locals = members(raw.get("kwargs")), members(raw.get("locals"))
+    return found
+
+
 class _Stacks:
     """Reads traces and their frames; ``root`` is where the application's own code lies."""
 
@@ -204,39 +244,41 @@ class _Stacks:
                 "frame_limit", "trace.frames", f"the outermost {self._budget.dropped - before} frames"
             )
         listed.reverse()
-        return [RawFrame(None, False, self._frame(f)) for f in listed] or None
+        return [RawFrame(None, False, self._frame(f)) for f in payload.converted(listed, _Wire, _lenient)] or None
 
-    def _frame(self, raw: dict[str, Any]) -> Frame:
-        get = raw.get
-        path, function, module, code = texts(raw, ("filename", "method", "class_name", "code"))
-        column = get("colno")
-        if type(column) is int and not self._first_column:
+    def _frame(self, raw: _Wire) -> Frame:
+        path, function = raw.filename or None, raw.method or None
+        nameless = function in payload.NAMELESS
+        column = raw.colno
+        if column is not None and not self._first_column:
             column += 1
-        local, arguments = get("locals"), get("args")
-        frame = Frame(
-            status="missing_symbol",
-            function=None if function in payload.NAMELESS else function,
-            raw_function=function if function in payload.NAMELESS else None,
-            module=module,
-            abs_path=path,
-            lineno=position(get("lineno")),
-            colno=position(column),
-            lang=self._lang,
-            context_line=code,
-            locals=None if local is None else kept(local) if type(local) is dict else members(local) or None,
-            args=kept(arguments) if type(arguments) is list and arguments else None,
-        )
-        if type(context := get("context")) is dict:
-            frame.pre_context, frame.post_context = lines(context.get("pre")), lines(context.get("post"))
-        if "kwargs" in raw:
-            frame.kwargs = kept(members(raw["kwargs"])) or None
-        if frame.function:
-            frame.status = "symbolicated"
-        if path:
+        place: tuple[str | None, bool | None] = (None, None)
+        if path is not None:
             known = self._files.get(path)
             if known is None:
                 known = self._files[path] = self._place(path)
-            frame.filename, frame.in_app = known
+            place = known
+        frame = Frame(
+            status="symbolicated" if function is not None and not nameless else "missing_symbol",
+            function=None if nameless else function,
+            raw_function=function if nameless else None,
+            module=raw.class_name or None,
+            filename=place[0],
+            abs_path=path,
+            lineno=position(raw.lineno),
+            colno=None if column is None else position(column),
+            lang=self._lang,
+            context_line=raw.code or None,
+            in_app=place[1],
+        )
+        if raw.locals:
+            frame.locals = kept(raw.locals)
+        if raw.context is not None:
+            frame.pre_context, frame.post_context = lines(raw.context.pre), lines(raw.context.post)
+        if raw.args:
+            frame.args = kept(raw.args)
+        if raw.kwargs:
+            frame.kwargs = kept(raw.kwargs)
         return frame
 
     def _place(self, path: str) -> tuple[str, bool | None]:

@@ -27,9 +27,11 @@ __all__ = ["crash_of"]
 
 _LEGACY = "sentry.interfaces."
 _LEGACY_NAMES = {"Message": "logentry", "Http": "request"}
-_KEPT = (
-    *("type", "logger", "server_name", "transaction", "transaction_info", "culprit", "dist", "contexts", "extra"),
-    *("breadcrumbs", "template", "errors", "checksum", "time_spent", "csp", "hpkp", "expectct", "expectstaple"),
+_KEPT = frozenset(
+    """
+    type logger server_name transaction transaction_info culprit dist contexts extra breadcrumbs template errors
+    checksum time_spent csp hpkp expectct expectstaple
+    """.split()
 )
 _LEVELS = frozenset({"fatal", "error", "warning", "info", "debug"})
 _SDKS = {
@@ -79,19 +81,14 @@ def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCr
     platform = _platform(told_platform, event)
     stacks = Stacks(reading, images, told_platform if told_platform and told_platform != "other" else platform, arch)
     exceptions = stacks.exceptions(event.get("exception"))
-    operating = mapping(contexts.get("os"))
     transaction = event.get("type") == "transaction"
     level = (text(event.get("level"), 16) or "").lower()
     crash = RawCrash(
         form,
         platform=platform,
         arch=arch,
-        os_name=_line(operating.get("name")),
-        os_version=_line(operating.get("version")),
-        os_build=_line(operating.get("build")),
         timestamp=seconds(event.get("timestamp")),
         event_id=payload.event_id(event.get("event_id")),
-        process_name=text(mapping(contexts.get("app")).get("app_name"), 1024),
         exceptions=[e for e, _ in exceptions],
         threads=stacks.threads(event.get("threads")),
         modules=images.modules,
@@ -106,15 +103,27 @@ def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCr
         diagnostics=reading.diagnostics,
     )
     crash.message = _message(event, crash) or (text(event.get("transaction"), 4096) if transaction else None)
-    started = seconds(mapping(contexts.get("app")).get("app_start_time"))
-    if started is not None and crash.timestamp is not None and crash.timestamp >= started:
-        crash.uptime_s = crash.timestamp - started
+    if contexts:
+        _environment(crash, contexts)
     _attributes(crash, event, told_platform)
     if images.others:
         crash.attributes["debug_meta"] = {"images": images.others}
-    loose = event.get("stacktrace")
-    _place_stacks(crash, exceptions, stacks.frames(loose), stacks.registers(loose), stacks.current)
+    if (loose := event.get("stacktrace")) is not None:
+        exceptions = _place_loose(crash, exceptions, stacks.frames(loose), stacks.registers(loose))
+    if platform == "native":
+        _place_crashed(crash, exceptions, stacks.current)
     return crash
+
+
+def _environment(crash: RawCrash, contexts: dict[str, Any]) -> None:
+    """Say where the program ran, and since when."""
+    operating, app = mapping(contexts.get("os")), mapping(contexts.get("app"))
+    crash.os_name, crash.os_version = _line(operating.get("name")), _line(operating.get("version"))
+    crash.os_build = _line(operating.get("build"))
+    crash.process_name = text(app.get("app_name"), 1024)
+    started = seconds(app.get("app_start_time"))
+    if started is not None and crash.timestamp is not None and crash.timestamp >= started:
+        crash.uptime_s = crash.timestamp - started
 
 
 def _current_names(document: dict[str, Any]) -> dict[str, Any]:
@@ -233,9 +242,8 @@ def _formatted(template: str, params: Any) -> str:
 
 def _attributes(crash: RawCrash, event: dict[str, Any], told_platform: str | None) -> None:
     attributes = crash.attributes
-    for name in _KEPT:
-        value = event.get(name)
-        if value is not None and value not in ("", {}, []):
+    for name, value in event.items():
+        if name in _KEPT and value is not None and value not in ("", {}, []):
             attributes[name] = kept(value)
     trail = attributes.get("breadcrumbs")
     if type(trail) is dict:
@@ -248,23 +256,26 @@ def _attributes(crash: RawCrash, event: dict[str, Any], told_platform: str | Non
         attributes["platform"] = told_platform
 
 
-def _place_stacks(
+def _place_loose(
     crash: RawCrash,
     exceptions: list[tuple[RawException, Registers | None]],
-    loose: list[RawFrame] | None,
+    frames: list[RawFrame] | None,
     registers: Registers | None,
-    current: int | None,
+) -> list[tuple[RawException, Registers | None]]:
+    """Give the stack that an event itself has to its only exception, else to a thread; return the exceptions."""
+    if not frames:
+        return exceptions
+    if len(crash.exceptions) == 1 and not crash.exceptions[0].frames:
+        crash.exceptions[0].frames = frames
+        return [(crash.exceptions[0], registers)]
+    crash.threads.insert(0, RawThread(0, registers=registers, frames=frames))
+    return exceptions
+
+
+def _place_crashed(
+    crash: RawCrash, exceptions: list[tuple[RawException, Registers | None]], current: int | None
 ) -> None:
-    """Give each stack its place: of a managed language the exception's, of a native crash the crashed thread's."""
-    if loose:
-        if len(crash.exceptions) == 1 and not crash.exceptions[0].frames:
-            crash.exceptions[0].frames = loose
-            exceptions = [(crash.exceptions[0], registers)]
-        else:
-            crash.threads.insert(0, RawThread(0, registers=registers, frames=loose))
-    if crash.platform != "native":
-        return
-    # What was thrown last is what ended the program.
+    """Give the stack of what was thrown last, which ended the program, to the thread that crashed."""
     told = next(((e, r) for e, r in exceptions if e.frames), None)
     if told is None:
         return

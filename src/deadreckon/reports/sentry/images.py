@@ -41,7 +41,10 @@ class Images:
         self.source_maps: dict[str, str] = {}
         """Debug ids of source maps by the generated file."""
         self._arch = arch
+        self._starts: list[int] = []
         listed = sequence(mapping(debug_meta).get("images"))
+        if not listed:
+            return
         limit = reading.limits.max_modules
         if len(listed) > limit:
             reading.problem("limit_exceeded", "debug_meta.images", f"{len(listed)} of them, the limit is {limit}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deadreckon.model.crash import RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
 from deadreckon.model.registers import REGISTER_SETS, Registers
@@ -16,6 +18,7 @@ from deadreckon.objects import jspaths
 from deadreckon.reports import payload
 from deadreckon.reports.javascript import parse_stack
 from deadreckon.reports.payload import (
+    Text,
     address,
     base_name,
     kept,
@@ -42,7 +45,48 @@ PLATFORMS = dict.fromkeys(NATIVE, "native") | {"node": "javascript"}
 _CRASH_SIGNALS = frozenset({4, 5, 6, 7, 8, 10, 11, 12})
 """SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, and SIGBUS and SIGSYS as Linux and macOS number them."""
 _MAX_PRINTED = 1 << 20
-_TEXTS = ("function", "raw_function", "module", "filename", "abs_path", "platform", "context_line")
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """A frame, as the interface has it."""
+
+    function: Text | None = None
+    raw_function: Text | None = None
+    symbol: Text | None = None
+    module: Text | None = None
+    filename: Text | None = None
+    abs_path: Text | None = None
+    platform: Text | None = None
+    package: Text | None = None
+    context_line: Text | None = None
+    source_link: Text | None = None
+    lineno: int | None = None
+    colno: int | None = None
+    in_app: bool | None = None
+    vars: dict[str, Any] | None = None
+    pre_context: list[Any] | None = None
+    post_context: list[Any] | None = None
+    instruction_addr: Any = None
+    addr_mode: Any = None
+    symbol_addr: Any = None
+    image_addr: Any = None
+    function_id: Any = None
+
+
+_TEXTS = _Wire.__struct_fields__[:10]
+
+
+def _lenient(raw: dict[str, Any]) -> _Wire:
+    """Return a frame whose members are of other types than they should be, as far as they make sense."""
+    found = _Wire(lineno=position(raw.get("lineno")), colno=position(raw.get("colno")))
+    for name, value in zip(_TEXTS, texts(raw, _TEXTS), strict=True):
+        setattr(found, name, value)
+    found.in_app = raw["in_app"] if type(raw.get("in_app")) is bool else None
+    found.vars = members(raw.get("vars")) or None
+    found.pre_context, found.post_context = lines(raw.get("pre_context")), lines(raw.get("post_context"))
+    for name in ("instruction_addr", "addr_mode", "symbol_addr", "image_addr", "function_id"):
+        setattr(found, name, raw.get(name))
+    return found
 
 
 def values(told: Any) -> list[dict[str, Any]]:
@@ -61,6 +105,7 @@ class Stacks:
         self._arch = arch
         self.budget = payload.Budget()
         self._addressed = False
+        self._places: dict[tuple[str | None, str | None, bool], tuple[str | None, str | None, bool | None]] = {}
         self.current: int | None = None
         """The thread that sent the event, where just one says so."""
 
@@ -109,17 +154,9 @@ class Stacks:
             self._reading.problem("frame_limit", "stacktrace", f"the outermost {self.budget.dropped - dropped} frames")
         listed.reverse()
         frame = self._frame
-        found = [frame(raw) for raw in listed]
-        adjustment = told.get("instruction_addr_adjustment")
-        if adjustment == "none":
-            return found
-        for raw in found[1:]:
-            raw.is_return_address = True
-        if found and (
-            adjustment == "all" or (adjustment != "all_but_first" and self._interrupted(found[0], told, signal))
-        ):
-            found[0].is_return_address = True
+        found = [frame(raw) for raw in payload.converted(listed, _Wire, _lenient)]
         if self._addressed:
+            self._adjust(found, told, signal)
             _join_inlined(found)
         return found
 
@@ -133,6 +170,16 @@ class Stacks:
         read = Registers.from_mapping(self._arch, {n: v for n, v in found.items() if v is not None}, keep_others=True)
         return read if read.valid else None
 
+    def _adjust(self, found: list[RawFrame], told: dict[str, Any], signal: int | None) -> None:
+        """Say which addresses calls return to."""
+        adjustment = told.get("instruction_addr_adjustment")
+        if adjustment == "none":
+            return
+        for raw in found:
+            raw.is_return_address = True
+        if adjustment != "all" and (adjustment == "all_but_first" or not self._interrupted(found[0], told, signal)):
+            found[0].is_return_address = False
+
     def _interrupted(self, innermost: RawFrame, told: dict[str, Any], signal: int | None) -> bool:
         """Tell, of the default adjustment, whether the innermost address is one that a call returns to after all.
 
@@ -145,81 +192,77 @@ class Stacks:
         return counter is not None and counter != innermost.instruction_addr
 
     def _exception(self, value: dict[str, Any]) -> tuple[RawException, Registers | None]:
-        mechanism = mapping(value.get("mechanism"))
-        meta = mapping(mechanism.get("meta"))
-        signal = mapping(meta.get("signal"))
-        number = address(signal.get("number"))
-        mach = mapping(meta.get("mach_exception"))
         stack = value.get("stacktrace")
         found = RawException(
             text(value.get("type"), 4096),
             text(value.get("value")) or "",
-            code=number if number is not None and mechanism.get("type") != "mach" else address(mach.get("exception")),
-            address=address(mapping(mechanism.get("data")).get("relevant_address")),
-            mechanism=text(mechanism.get("type"), 256),
             thread_id=thread_id(value.get("thread_id")),
-            frames=self.frames(stack, number),
             module=text(value.get("module"), 4096),
-            details={k: kept(v) for k, v in mechanism.items() if v is not None and k != "type"},
         )
+        number = None
+        if mechanism := mapping(value.get("mechanism")):
+            found.mechanism = text(mechanism.get("type"), 256)
+            found.details = {k: kept(v) for k, v in mechanism.items() if v is not None and k != "type"}
+            if meta := mapping(mechanism.get("meta")):
+                number = address(mapping(meta.get("signal")).get("number"))
+                mach = address(mapping(meta.get("mach_exception")).get("exception"))
+                found.code = mach if number is None or (mach is not None and found.mechanism == "mach") else number
+            if data := mapping(mechanism.get("data")):
+                found.address = address(data.get("relevant_address"))
+        if stack is None:
+            return found, None
+        found.frames = self.frames(stack, number)
         return found, self.registers(stack)
 
-    def _frame(self, raw: dict[str, Any]) -> RawFrame:
-        get = raw.get
-        function, raw_function, module, filename, path, platform, context_line = texts(raw, _TEXTS)
-        platform = PLATFORMS.get(platform, platform) if platform else self._spoken
+    def _frame(self, raw: _Wire) -> RawFrame:
+        function, raw_function = raw.function or None, raw.raw_function or raw.symbol or None
+        platform = PLATFORMS.get(raw.platform, raw.platform) if raw.platform else self._spoken
         native = platform == "native"
-        if raw_function is None and "symbol" in raw:
-            raw_function = text(raw["symbol"], 4096)
         if function in payload.NAMELESS:
             # Whoever groups as Sentry does has to see what stood there.
             function, raw_function = None, raw_function if native else raw_function or function
-        in_app = get("in_app")
-        local = get("vars")
-        short = filename
-        if platform == "javascript" and (place := path or filename):
-            short = jspaths.readable(place)
-            in_app = in_app if type(in_app) is bool else jspaths.in_app(place)
-        elif filename is None:
-            short = base_name(path) if path else None
-        elif filename[0] in "/\\" or filename[1:3] == ":\\" or "://" in filename:
-            short = base_name(filename)
+        key = (raw.filename, raw.abs_path, platform == "javascript")
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _place(raw.filename or None, raw.abs_path or None, script=key[2])
         frame = Frame(
             status="symbolicated" if function else "missing_symbol",
             function=function,
             raw_function=raw_function,
-            module=module,
-            filename=short,
-            abs_path=path or (filename if filename and ("/" in filename or "\\" in filename) else None),
-            lineno=position(get("lineno")),
-            colno=position(get("colno")),
+            module=raw.module or None,
+            filename=place[0],
+            abs_path=place[1],
+            lineno=position(raw.lineno),
+            colno=None if raw.colno is None else position(raw.colno),
             lang=None if native else platform,
-            context_line=context_line,
-            in_app=in_app if type(in_app) is bool else None,
-            locals=None if local is None else kept(local) if type(local) is dict else members(local) or None,
+            context_line=raw.context_line or None,
+            in_app=place[2] if raw.in_app is None else raw.in_app,
+            package=raw.package or None,
         )
-        if "pre_context" in raw or "post_context" in raw:
-            frame.pre_context, frame.post_context = lines(get("pre_context")), lines(get("post_context"))
-        if "package" in raw or "source_link" in raw:
-            frame.package, frame.source_link = texts(raw, ("package", "source_link"))
+        if raw.vars:
+            frame.locals = kept(raw.vars)
+        if raw.pre_context or raw.post_context:
+            frame.pre_context, frame.post_context = lines(raw.pre_context), lines(raw.post_context)
+        if raw.source_link:
+            frame.source_link = raw.source_link
         if self._images.source_maps:
-            frame.debug_id = self._images.source_maps.get(path or filename or "")
-        return RawFrame(None, False, frame) if get("instruction_addr") is None else self._native(raw, frame)
+            frame.debug_id = self._images.source_maps.get(raw.abs_path or raw.filename or "")
+        return RawFrame(None, False, frame) if raw.instruction_addr is None else self._native(raw, frame)
 
-    def _native(self, raw: dict[str, Any], frame: Frame) -> RawFrame:
+    def _native(self, raw: _Wire, frame: Frame) -> RawFrame:
         """Add a frame's address. Of .NET, an address counts from the beginning of a function."""
-        mode = raw.get("addr_mode")
-        addr = address(raw.get("instruction_addr"))
-        symbol, image = address(raw.get("symbol_addr")), address(raw.get("image_addr"))
+        mode = raw.addr_mode
+        addr = address(raw.instruction_addr)
+        symbol, image = address(raw.symbol_addr), address(raw.image_addr)
         relative = type(mode) is str and mode.startswith("rel")
-        if relative and addr is not None and raw.get("function_id") is None:
+        if relative and addr is not None and raw.function_id is None:
             assert isinstance(mode, str)
             found = self._images.absolute(addr, mode)
             if found is None:
                 self._reading.problem("malformed", "addr_mode", f"{mode[:64]!r} leads to no image")
             addr = found
-        elif raw.get("function_id") is not None:
-            frame.origin = {name: kept(raw[name]) for name in ("function_id", "instruction_addr") if name in raw}
+        elif raw.function_id is not None:
+            frame.origin = {"function_id": kept(raw.function_id), "instruction_addr": kept(raw.instruction_addr)}
             addr = None
         if addr is None:
             return RawFrame(None, False, frame)
@@ -230,6 +273,19 @@ class Stacks:
             if image and image <= addr:
                 frame.image_addr, frame.rva = hex(image), hex(addr - image)
         return RawFrame(addr, False, frame)
+
+
+def _place(filename: str | None, path: str | None, *, script: bool) -> tuple[str | None, str | None, bool | None]:
+    """Return a file's short name, its path, and of a script whether it is the application's own, by its path."""
+    short = filename
+    if filename is None:
+        short = base_name(path) if path else None
+    elif filename[0] in "/\\" or filename[1:3] == ":\\" or "://" in filename:
+        short = base_name(filename)
+    whole = path or (filename if filename and ("/" in filename or "\\" in filename) else None)
+    if script and (path or filename):
+        return jspaths.readable(filename or path or ""), whole, jspaths.in_app(path or filename or "")
+    return short, whole, None
 
 
 def _join_inlined(frames: list[RawFrame]) -> None:
