@@ -624,3 +624,28 @@ def test_javascript_without_a_word_on_whose_code_it_is() -> None:
     found = crash(platform="node", exception=[{"type": "E", "stacktrace": "E: x\n    at f (/srv/a.js:1:2)"}])
     (frame,) = [told(f) for f in found.exceptions[0].frames or []]
     assert (frame.function, frame.abs_path, frame.lineno, frame.colno) == ("f", "/srv/a.js", 1, 2)
+
+
+def test_javascript_frames_are_mapped_by_their_images_debug_ids(tmp_path: Path) -> None:
+    identity = "6862a0a0-9544-2d09-1756-e30ba2dff37d"
+    source = "// one\nfunction failing() {\n  throw new Error('x')\n}\n"
+    told_map = {
+        "version": 3,
+        "sources": ["src/a.ts"],
+        "sourcesContent": [source],
+        "names": ["failing"],
+        "debugId": identity,
+    }
+    (tmp_path / "other-name.js.map").write_text(json.dumps({**told_map, "mappings": "AACA,SAASA,IACP"}))
+    url = "https://cdn.example.com/x/app.min.js"
+    frame = {"filename": url, "abs_path": url, "function": "f", "lineno": 1, "colno": 16}
+    sent = sentry_event(
+        platform="javascript",
+        exception=[{"type": "Error", "value": "x", "stacktrace": {"frames": [frame]}}],
+        debug_meta={"images": [{"type": "sourcemap", "code_file": url, "debug_id": identity.upper()}]},
+    )
+    with Engine() as engine:
+        event = engine.process(json.dumps(sent).encode(), sourcemaps=[str(tmp_path)])
+    (mapped,) = (event.exceptions or [])[0].frames or []
+    assert (mapped.filename, mapped.lineno, mapped.context_line) == ("src/a.ts", 3, "  throw new Error('x')")
+    assert (mapped.origin or {})["map_by"] == "debug_id"
