@@ -131,9 +131,10 @@ def project_path(source: str) -> str:
             rest = rest[2:]
             host, slash, path = rest.partition("/")
             # What stands before the path is a name space, except that React's server names another URL.
-            rest = path if slash and not _nested(rest) else rest
             if kind == "rsc" and host == "React":
                 rest = path.partition("/")[2]
+            elif slash and not _nested(rest):
+                rest = rest.partition("/./")[2] or path
         text = rest
         if not text:
             return source
@@ -183,6 +184,7 @@ def joined(base: str | None, source: str) -> str:
     if source.startswith("/"):
         return head + host + source
     directory = path.rpartition("/")[0]
+    slash = "/" if head else slash
     pieces = [] if not directory else directory.split("/")
     for piece in source.split("/"):
         if piece == ".." and pieces and pieces[-1] not in {"", ".."}:
