@@ -186,7 +186,7 @@ class JavaScript:
 
 
 def _ram_module(bundle: Bundle, module: int | None, segment: int) -> tuple[SourceMapTable | None, int]:
-    """Return the map of a segment or RAM bundle, None where it has none, and the line at which a module of it begins."""
+    """Return the map of a segment or RAM bundle, None where it has none, and the line at which its module begins."""
     table = bundle.segment(segment) if segment else bundle.table
     if table is None or module is None:
         return table, 0
