@@ -217,6 +217,13 @@ def test_diagnostics_are_few() -> None:
     assert {why(f) for f in frames} == {"no_map"}
 
 
+def test_scripts_that_are_looked_for_are_few() -> None:
+    frames, _ = applied("".join(f"    at f (https://cdn.net/{n}.js:1:1)\n" for n in range(3000)), {})
+    said = [(f.details or {})["source_map"]["message"] for f in frames]
+    assert said[0] == "no source map was found"
+    assert said[-1].startswith("not looked for")
+
+
 @pytest.mark.parametrize(
     "line",
     [
