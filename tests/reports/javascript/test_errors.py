@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deadreckon import reports
 from deadreckon.config import ReportLimits
 from deadreckon.errors import Malformed
-from deadreckon.reports.javascript import errors_of, parse_stack, read
+from deadreckon.reports.javascript import errors_of, parse_stack, read, script_ids
 
 if TYPE_CHECKING:
     from deadreckon.model.crash import RawCrash
@@ -232,6 +232,16 @@ def test_a_hermes_crash() -> None:
 def test_what_has_nothing_of_an_error(text: str) -> None:
     with pytest.raises(Malformed):
         read_text(text)
+
+
+def test_ids_that_scripts_note_of_themselves() -> None:
+    stacks = {
+        "Error\n    at https://x.com/a.js:1:20\n    at https://x.com/a.js:1:90": "id-a",
+        "f@https://x.com/b.js:1:2\n@https://x.com/b.js:3:4\n": "id-b",
+        "Error": "id-c",
+        "Error\n    at https://x.com/d.js:1:2": 5,
+    }
+    assert script_ids(stacks) == {"https://x.com/a.js": "id-a", "https://x.com/b.js": "id-b"}
 
 
 def test_nested_causes_end() -> None:
