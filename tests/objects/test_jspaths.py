@@ -28,6 +28,10 @@ from deadreckon.objects.jspaths import in_app, joined, project_path, readable, s
         ("/home/u/src/a.ts", "/home/u/src/a.ts"),
         ("https://host/a.js?v=1", "https://host/a.js?v=1"),
         ("C:\\src\\a.ts", "C:\\src\\a.ts"),
+        ("\0commonjsHelpers.js", "commonjsHelpers.js"),
+        ("webpack://_N_E/./src/a.ts?ab12", "src/a.ts"),
+        ("webpack://_N_E/src/a.ts?ab12", "src/a.ts"),
+        ("webpack-internal:///(app-pages-browser)/./app/x.tsx", "app/x.tsx"),
         ("", ""),
         ("webpack://", "webpack://"),
     ],
@@ -100,6 +104,9 @@ def test_the_application_s_own(path: str) -> None:
         "ext:core/01_core.js",
         "resource://gre/modules/Foo.sys.mjs",
         "[native code]",
+        "../\0commonjsHelpers.js",
+        "\0vite/preload-helper.js",
+        "vite/preload-helper",
     ],
 )
 def test_somebody_else_s(path: str | None) -> None:
