@@ -1,4 +1,4 @@
-"""Small inputs for the three kernels and what they make of them, in a form to compare between processes."""
+"""Small inputs for the kernels and what they make of them, in a form to compare between processes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ import numpy as np
 from deadreckon.kernels import unwind
 from deadreckon.kernels.cfi import rules_from_frames
 from deadreckon.kernels.ranges import look_up
+from deadreckon.kernels.scopes import scan
 from deadreckon.model.ids import Arch
 from deadreckon.model.tables import SymTable
 from deadreckon.unwind.walk import ARCHITECTURES, Tables, module_columns
 from synth.cfi import FrameSection, advance, block, def_cfa, offset, sleb, uleb
+from synth.script import script
 from synth.stacks import World, random_world
 
 
 def results() -> dict[str, Any]:
     """Run each kernel once or a few times."""
-    return {"look_up": _look_up(), "rules_from_frames": _rules(), "walk_stacks": [_walk(w) for w in _worlds()]}
+    return {
+        "look_up": _look_up(),
+        "rules_from_frames": _rules(),
+        "walk_stacks": [_walk(w) for w in _worlds()],
+        "scan": [_scan(seed) for seed in range(8)],
+    }
+
+
+def _scan(seed: int) -> list[list[list[int]]]:
+    found = scan(np.frombuffer(script(seed).text.encode(), np.uint8))
+    return [found.parts.tolist(), found.scopes.tolist()]
 
 
 def _look_up() -> list[list[int]]:

@@ -207,10 +207,9 @@ def _scan(text, brackets, pending, parts, scopes):
             else:
                 operand = False
                 chain = np.int64(0)
-                if what == w.BEFORE_CONTROL or what == w.BEFORE_BODY:
-                    control = what == w.BEFORE_CONTROL
-                    statement = True
-                    current = value if kind <= s.BODY else current
+                control = what == w.BEFORE_CONTROL or (control and what == w.OPERATOR_WORD)  # for await (...)
+                statement = what == w.BEFORE_CONTROL or what == w.BEFORE_BODY
+                current = value if statement and kind <= s.BODY else current
         elif token == t.NUMBER or token == t.STRING or token == t.REGEX or token == t.TEMPLATE_END:
             last = np.int64(s.PART_IN_COMPUTED)
             if token == t.NUMBER or token == t.STRING:
@@ -383,7 +382,7 @@ def _scan(text, brackets, pending, parts, scopes):
 
         brackets[depth, s.KEYS] = keys
         brackets[depth, s.CURRENT] = current
-        control = control and token == t.NAME  # for await (...)
+        control = control and token == t.NAME
         if closing != 0 and too_deep > 0:
             too_deep -= 1
             operand = True
@@ -394,7 +393,8 @@ def _scan(text, brackets, pending, parts, scopes):
             while above > 0 and depth - above <= _LOOK_BACK and not lowest <= brackets[above, s.IS] <= highest:
                 above -= 1
             found = above > 0 and lowest <= brackets[above, s.IS] <= highest
-            operand = True
+            operand = found or closing != 125
+            statement = not operand
             while found and depth >= above:
                 matches = depth == above
                 closed = np.int64(brackets[depth, s.IS])
@@ -470,7 +470,7 @@ def _scan(text, brackets, pending, parts, scopes):
         end_line = line
         end_column = i - base
 
-    s.finish(scopes, scope, np.int64(-1), line, i - base)
+    s.finish(scopes, scope, np.int64(-1), end_line, end_column)
     return top, n_scopes
 
 

@@ -56,12 +56,16 @@ _FOREIGN_BEGINNINGS = (
     "webpack/universalModuleDefinition",
     "(webpack)/",
     "[turbopack]/",
+    "vite/preload-helper",
+    "vite/modulepreload-polyfill",
     "resource://gre/",
     "resource://devtools/",
     "resource:///",
     "~/",
 )
-_FOREIGN_NAMES = ("InternalBytecode.js", "<anonymous>", "<native>", "__prelude__", "\0vite/")
+_FOREIGN_NAMES = ("InternalBytecode.js", "<anonymous>", "<native>", "__prelude__")
+_MADE_UP = "\0"
+"""Begins the names of modules that Rollup's and Vite's plugins make up."""
 _MOST = 4096
 """Characters of a path that are looked at."""
 
@@ -87,7 +91,9 @@ def in_app(path: str | None) -> bool:
     if not path:
         return False
     text = path[:_MOST].replace("\\", "/")
-    if scheme(text) in _FOREIGN or text.endswith(_FOREIGN_NAMES) or text.startswith(("[native", "native code")):
+    if scheme(text) in _FOREIGN or _MADE_UP in text or text.endswith(_FOREIGN_NAMES):
+        return False
+    if text.startswith(("[native", "native code")):
         return False
     rest = text.split("://", 1)[-1] if "://" in text else text
     rest = rest.removeprefix("/").removeprefix("./")
@@ -124,16 +130,17 @@ def project_path(source: str) -> str:
     ``webpack://ns/./src/a.js?ab12`` is ``src/a.js``, ``webpack:///../x.js`` stays ``../x.js``; a package's directory
     that bundlers abbreviate (``/~/react``) is ``node_modules`` again.
     """
-    text = source
+    text = source = source.replace(_MADE_UP, "") or source
     while (kind := scheme(text)) in _BUNDLERS:
         rest = text[len(kind) + 1 :]
         if rest.startswith("//"):
             rest = rest[2:]
             host, slash, path = rest.partition("/")
             # What stands before the path is a name space, except that React's server names another URL.
-            rest = path if slash and not _nested(rest) else rest
             if kind == "rsc" and host == "React":
                 rest = path.partition("/")[2]
+            elif slash and not _nested(rest):
+                rest = rest.partition("/./")[2] or path
         text = rest
         if not text:
             return source
@@ -183,6 +190,7 @@ def joined(base: str | None, source: str) -> str:
     if source.startswith("/"):
         return head + host + source
     directory = path.rpartition("/")[0]
+    slash = "/" if head else slash
     pieces = [] if not directory else directory.split("/")
     for piece in source.split("/"):
         if piece == ".." and pieces and pieces[-1] not in {"", ".."}:

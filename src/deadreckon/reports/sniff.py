@@ -354,7 +354,7 @@ def terminate(probe: Probe) -> bool:
 def javascript(probe: Probe) -> bool:
     """Frames as JavaScript engines print them, or an error of theirs as JSON."""
     text = probe.text
-    if not any(mark in text for mark in ("at ", "@", "Line ", "stack")):
+    if not any(mark in text for mark in ("at ", "@", "Line ", "stack", "created by ")):
         return False
     from deadreckon.reports.javascript import telling  # noqa: PLC0415  (most inputs are something else)
 

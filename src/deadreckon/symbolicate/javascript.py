@@ -21,7 +21,7 @@ from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.model.tables import BEFORE_FIRST, EMPTY_LINE, MAPPED, NO_LINE, UNMAPPED
 from deadreckon.objects import jspaths, sourcemap
 from deadreckon.symbolicate._bundle import Bundle, only_line
-from deadreckon.symbols.scripts import Wanted
+from deadreckon.symbols.scripts import Found, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,6 +46,8 @@ _NO_MODULE = ("no_such_module", "the map knows no such module or function of the
 _RAM_BUNDLES = ("main.jsbundle", "index.android.bundle", "index.ios.bundle", "index.bundle")
 _CODES = {"bad_map": "sourcemap_malformed", "mismatch": "sourcemap_mismatch"}
 _KEPT = 32
+_MOST_SCRIPTS = 2048
+"""Scripts of one crash that maps are looked for; a page has dozens."""
 _MOST_DIAGNOSTICS = 100
 _WHOLE_LINE = 0x7FFF_FFFF
 
@@ -97,6 +99,8 @@ class JavaScript:
         self._scripts = scripts
         self._around = lines
         self._bundles: OrderedDict[Wanted, Bundle] = OrderedDict()
+        self._asked = 0
+        self._unasked = Bundle("", Found(problem=f"not looked for: the crash has more than {_MOST_SCRIPTS} scripts"))
         self._lock = threading.Lock()
 
     def apply(self, stacks: Sequence[list[Frame]]) -> list[Diagnostic]:
@@ -121,6 +125,7 @@ class JavaScript:
 
     def _grouped(self, stacks: Sequence[list[Frame]]) -> list[_Group]:
         groups: dict[tuple[int, int], _Group] = {}
+        self._asked = 0
         plain: dict[tuple[str | None, str | None], _Group] = {}
         seen: set[int] = set()
         for stack in stacks:
@@ -152,6 +157,9 @@ class JavaScript:
     def _bundle(self, wanted: Wanted) -> Bundle:
         bundle = self._bundles.get(wanted)
         if bundle is None:
+            self._asked += 1
+            if self._asked > _MOST_SCRIPTS:
+                return self._unasked
             bundle = self._bundles[wanted] = Bundle(wanted.url, self._scripts.find(wanted))
             if len(self._bundles) > _KEPT:
                 self._bundles.popitem(last=False)
@@ -391,7 +399,7 @@ def _diagnostics(groups: Iterable[_Group]) -> list[Diagnostic]:
                 continue
             why = group.why[at]
             state, message = why or (found.state, found.problem or "no source map was found")
-            key = (frame.abs_path or "", state)
+            key = ((frame.abs_path or "") if group.bundle.url else "further scripts", state)
             if key not in said:
                 note: dict[str, Any] = {"state": state, "message": message}
                 if why is None:
@@ -408,10 +416,10 @@ def _diagnostics(groups: Iterable[_Group]) -> list[Diagnostic]:
                         message=f"{key[0][:200]}: {message}",
                         where=where,
                     ),
-                    note,
+                    {"source_map": note},
                 )
-            diagnostic, note = said[key]
+            diagnostic, shared = said[key]
             assert diagnostic.where is not None
             diagnostic.where["frames"] = int(diagnostic.where["frames"]) + 1
-            frame.details = {**(frame.details or {}), "source_map": note}
+            frame.details = shared if frame.details is None else {**frame.details, **shared}
     return [diagnostic for diagnostic, _ in said.values()][:_MOST_DIAGNOSTICS]

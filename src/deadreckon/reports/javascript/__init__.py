@@ -8,6 +8,7 @@ them, ``errors`` tells messages from stacks. ``parse_stack`` serves readers of r
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,16 @@ from deadreckon.reports.javascript.errors import JsError, errors_of, parse_stack
 from deadreckon.reports.javascript.lines import frame_of, note_module, read_line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deadreckon.config import ReportLimits
     from deadreckon.model.event import Frame
 
-__all__ = ["JsError", "errors_of", "frame_of", "parse_stack", "read", "read_line"]
+__all__ = ["JsError", "errors_of", "frame_of", "parse_stack", "read", "read_line", "script_ids"]
 
 _MOST_CAUSES = 64
 _MOST_MEMBERS = 256
+_MOST_SCRIPTS = 4096
 _BOM = "\ufeff"
 _STACKS = ("stack", "stacktrace")
 
@@ -53,6 +57,21 @@ def read(data: bytes | memoryview, limits: ReportLimits) -> list[RawCrash]:  # n
     if not chains:
         raise Malformed("JavaScript stack", expected="frames of an Error.stack", got=text[:40])
     return [_crash(chain) for chain in chains]
+
+
+def script_ids(stacks: Mapping[str, Any]) -> dict[str, str]:
+    """Return ids by the scripts that they are of, as uploaders' snippets note them at run time.
+
+    ``_sentryDebugIds``, ``_debugIds`` and ``_posthogChunkIds`` have as keys the stacks of errors that each script made
+    when it was loaded: the outermost frame is the script itself.
+    """
+    found: dict[str, str] = {}
+    for stack, ident in itertools.islice(stacks.items(), _MOST_SCRIPTS):
+        if isinstance(ident, str):
+            place = next((f.abs_path for f in reversed(parse_stack(stack)) if f.abs_path), None)
+            if place is not None:
+                found[place] = ident
+    return found
 
 
 def _crash(chain: list[JsError]) -> RawCrash:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["JsError", "errors_of", "parse_stack", "split_header"]
 
 _PREFIXES = (
+    "error: ",
     "Uncaught (in promise): ",
     "Uncaught (in promise) ",
     "Uncaught ",
-    "error: ",
     "Unhandled JS Exception: ",
     "com.facebook.react.common.JavascriptException: ",
 )
@@ -93,7 +93,7 @@ def split_header(text: str) -> tuple[str | None, str, str | None]:
     if head.startswith("Error: Error: "):  # React Native's wrapper
         head = head[7:]
     found = _NAMED.match(head)
-    if found is None:
+    if found is None or (":" not in found[0] and not (found[1][0].isupper() or _ERROR_NAME.search(found[1]))):
         return None, head, None
     return found[1], head[found.end() :].removeprefix("\n"), found[2]
 
@@ -280,7 +280,7 @@ def _looks_named(line: str) -> bool:
     text = line[:_MOST_LINE].removeprefix("[")
     if ": " not in text and " " in text:
         return False
-    prefixed = text.startswith(_PREFIXES[:3])
+    prefixed = text.startswith("Uncaught ")
     name, _, _ = split_header(text.removesuffix("]"))
     return name is not None and (prefixed or _ERROR_NAME.search(name) is not None)
 

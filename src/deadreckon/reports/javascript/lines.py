@@ -259,6 +259,8 @@ def _around_at_sign(text: str) -> Frame | None:
         return _wasm(_gecko_name(function, details, arguments=False), place, wasm, details)
     place = place.rpartition(" -> ")[2]  # Firefox: a script that another one loaded
     file, line, column = _position(place)
+    if column is None and file.isdecimal() and len(file) <= _MOST_DIGITS:
+        file, line, column = "", int(file), line  # React Native's release builds print no file.
     if line is None or not (file or column is not None):
         return None
     evaluated = _gecko_eval(file, line, column, details) if " > " in file and " line " in file else None

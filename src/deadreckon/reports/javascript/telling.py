@@ -25,7 +25,7 @@ _SCRIPTS = frozenset(
 )
 _SCHEMES = frozenset(
     """
-    http https webpack webpack-internal turbopack node blob data capacitor app rsc chrome-extension moz-extension
+    http https file webpack webpack-internal turbopack node blob data capacitor app rsc chrome-extension moz-extension
     safari-extension safari-web-extension resource chrome ext bun deno ng ionic wasm webkit-masked-url
     """.split()
 )
@@ -44,7 +44,7 @@ def stack_text(text: str) -> bool:
         seen += 1
         if seen > _MOST_LINES:
             break
-        frame = read_line(line.rstrip(" {,]\r"))
+        frame = read_line(line.rstrip(" {,]\r") if stripped.startswith("at ") else line)
         if frame is not None and _telling(stripped, frame):
             return True
     return False
@@ -56,7 +56,7 @@ def _telling(line: str, frame: Frame) -> bool:
     place = frame.abs_path
     if place is None:
         # Of frames without a place, only what no other language prints so.
-        return "[native code]" in line or line.endswith("(<anonymous>)")
+        return "[native code]" in line or "(created by " in line or line.endswith(("(<anonymous>)", "(native)"))
     if place == "<anonymous>":
         return frame.colno is not None
     if scheme(place) in _SCHEMES:
@@ -64,7 +64,8 @@ def _telling(line: str, frame: Frame) -> bool:
     name = place.partition("?")[0].replace("\\", "/").rpartition("/")[2]
     suffix = name.rpartition(".")[2].lower()
     # Java, Python and PHP have lines only.
-    return suffix in _SCRIPTS and suffix != name and (frame.colno is not None or line.startswith("Line "))
+    alone = line.startswith(("Line ", "at <eval> ", "in "))
+    return suffix in _SCRIPTS and suffix != name and (frame.colno is not None or alone)
 
 
 def serialized_error(members: Mapping[str, msgspec.Raw]) -> bool:
