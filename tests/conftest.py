@@ -13,6 +13,14 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "kernels"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the kernels once, on all processors, before several workers would each do so."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        from deadreckon import kernels
+
+        kernels.warm()
+
+
 @pytest.fixture(scope="session")
 def fixtures() -> Path:
     """Give the folder of committed native fixtures."""

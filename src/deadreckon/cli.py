@@ -102,7 +102,7 @@ def _process(options: argparse.Namespace) -> int:
         if remote_source(path) is None and not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
-    _announce_compilation()
+    _compile_kernels()
     code = OK
     with (
         Engine(_config(options), explain=options.explain) as engine,
@@ -144,13 +144,14 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
         yield unreadable(name or path, e, None)
 
 
-def _announce_compilation() -> None:
-    """Say on a terminal why the very first crash on a machine takes so long."""
+def _compile_kernels() -> None:
+    """On a terminal, compile on all processors before the very first crash, and say why that takes so long."""
     if sys.stderr.isatty():
         from deadreckon import kernels
 
         if kernels.cold():
-            print("deadreckon: compiling kernels, once on this machine (about 20 s) ...", file=sys.stderr)
+            print("deadreckon: compiling kernels, once on this machine (about half a minute) ...", file=sys.stderr)
+            kernels.warm()
 
 
 class _Output:
@@ -334,7 +335,7 @@ def _snapshot(options: argparse.Namespace) -> int:
 def _demo(_options: argparse.Namespace) -> int:
     from deadreckon.adapters.demo import run
 
-    _announce_compilation()
+    _compile_kernels()
     run(sys.stdout)
     return OK
 

@@ -70,7 +70,7 @@ def _kernels() -> Iterator[str]:
     if not JIT:
         yield "! kernels: numba is switched off (NUMBA_DISABLE_JIT); everything works, some hundred times slower"
     elif CACHE_DIR is None:
-        yield "! kernels: no writable cache directory, so every process compiles for 20 s; set NUMBA_CACHE_DIR"
+        yield "! kernels: no writable cache directory, so every process compiles for half a minute; set NUMBA_CACHE_DIR"
     elif kernels.cold():
         yield f"! kernels: not compiled yet; `deadreckon warm` does it ahead of the first crash ({CACHE_DIR})"
     else:

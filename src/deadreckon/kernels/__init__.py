@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 __all__ = ["MODULES", "cold", "warm"]
 
-MODULES = ("cfi", "decode", "jsonparts", "nesting", "pe", "positions", "ranges", "scopes", "unwind")
-"""The files that hold kernels; their signatures are fixed, so importing one compiles or loads it."""
+MODULES = ("unwind", "scopes", "cfi", "jsonparts", "pe", "decode", "positions", "ranges", "nesting")
+"""The files that hold kernels, the longest to compile first; signatures are fixed, so importing compiles or loads."""
 
 
 def warm() -> int:
-    """Compile or load every kernel; returns how many there are."""
+    """Compile or load every kernel; returns how many there are. Where some are missing, all processors compile."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  (slow to import, rarely needed)
+
+    from deadreckon.kernels._jit import CACHE_DIR, KERNELS  # noqa: PLC0415
+
+    if CACHE_DIR is not None and cold():
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_compile, MODULES))
     for name in MODULES:
         importlib.import_module(f"deadreckon.kernels.{name}")
-    from deadreckon.kernels._jit import KERNELS  # noqa: PLC0415
-
     return len(KERNELS)
 
 
+def _compile(name: str) -> None:
+    """Fill the cache with one file's kernels; where that fails, the process that imports them says why."""
+    import subprocess  # noqa: PLC0415
+
+    program = f"import deadreckon.kernels.{name}"
+    subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False)  # noqa: S603  (our own)
+
+
 def cold() -> bool:
-    """Tell whether the next use has to compile kernels, which takes some twenty seconds, once a machine."""
+    """Tell whether the next use has to compile kernels, which takes the better part of a minute, once a machine."""
     from deadreckon.kernels._jit import CACHE_DIR, JIT  # noqa: PLC0415
 
     if not JIT:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from deadreckon.kernels._jit import kernel, view_u8, view_u32
-from deadreckon.kernels._leb import fixed
+from deadreckon.kernels._leb import QUAD, WORD, fixed
 from deadreckon.kernels._memory import find, load, region
 from deadreckon.kernels._signals import CALL_ARM64, CALL_X86
 from deadreckon.model.tables import NO_RULE
@@ -66,9 +66,9 @@ def fetch(address, size, m, code, memory):
 def _follows_call(address, kind, m, code, memory):
     """Say whether the instruction before an address is a call: 1 yes, 0 no, -1 where its bytes are not at hand."""
     if kind == CALL_X86:
-        before, ok = fetch(address - np.uint64(8), 8, m, code, memory)
+        before, ok = fetch(address - np.uint64(8), QUAD, m, code, memory)
         return _calls_x86(before) if ok else -1
-    value, ok = fetch(address - np.uint64(4), 4, m, code, memory)
+    value, ok = fetch(address - np.uint64(4), WORD, m, code, memory)
     if not ok:
         return -1
     if kind == CALL_ARM64:  # BL; BLR and its authenticating forms
@@ -81,7 +81,7 @@ def _follows_call(address, kind, m, code, memory):
     if value & np.uint64(0xC000_F800) == 0xC000_F000 or value >> np.uint64(16) & np.uint64(0xFF87) == 0x4780:
         return 1
     # Before ARMv5 a call through a pointer was "mov lr, pc" and a jump.
-    previous, ok = fetch(address - np.uint64(8), 4, m, code, memory)
+    previous, ok = fetch(address - np.uint64(8), WORD, m, code, memory)
     return 1 if ok and previous & np.uint64(0x0FFF_FFFF) == 0x01A0_E00F else 0
 
 

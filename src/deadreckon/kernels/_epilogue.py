@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from deadreckon.kernels._code import fetch, plausible
-from deadreckon.kernels._jit import kernel
+from deadreckon.kernels._jit import copy, kernel
+from deadreckon.kernels._leb import BYTE, HALF, WORD
 from deadreckon.kernels._memory import load
 from deadreckon.kernels._parameters import P_CALL, P_PC
 
@@ -25,20 +26,20 @@ def run_epilogue(p, m, regs, valid, caller, code, memory):
     none = np.uint64(0)
     one = np.uint64(1)
     narrow = np.uint64(0xFFFF_FFFF)
-    caller[:] = regs
+    copy(caller, regs)
     known = valid
     at = regs[p[P_PC]]
     for _ in range(_INSTRUCTIONS):
         esp = caller[_ESP]
-        first, ok = fetch(at, 1, m, code, memory)
+        first, ok = fetch(at, BYTE, m, code, memory)
         if not ok:
             return none
         op = np.int64(first)
         if op in (0xC3, 0xC2):  # ret; ret imm16, which takes the arguments away
-            target, ok = load(esp, 4, memory)
+            target, ok = load(esp, WORD, memory)
             dropped = none
             if op == 0xC2:
-                dropped, whole = fetch(at + one, 2, m, code, memory)
+                dropped, whole = fetch(at + one, HALF, m, code, memory)
                 ok = ok and whole
             if not ok or not plausible(target, p[P_CALL], code, memory):
                 return none
@@ -46,7 +47,7 @@ def run_epilogue(p, m, regs, valid, caller, code, memory):
             caller[_ESP] = (esp + np.uint64(4) + dropped) & narrow
             return known
         if 0x58 <= op <= 0x5F and op != 0x58 + _ESP:  # pop
-            caller[op - 0x58], ok = load(esp, 4, memory)
+            caller[op - 0x58], ok = load(esp, WORD, memory)
             if not ok:
                 return none
             known |= one << np.uint64(op - 0x58)
@@ -57,13 +58,13 @@ def run_epilogue(p, m, regs, valid, caller, code, memory):
             if not known >> np.uint64(_EBP) & one:
                 return none
             frame = caller[_EBP]
-            caller[_EBP], ok = load(frame, 4, memory)
+            caller[_EBP], ok = load(frame, WORD, memory)
             if not ok:
                 return none
             caller[_ESP] = (frame + np.uint64(4)) & narrow
             at += one
             continue
-        second, ok = fetch(at + one, 1, m, code, memory)
+        second, ok = fetch(at + one, BYTE, m, code, memory)
         if not ok:
             return none
         pair = op << 8 | np.int64(second)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deadreckon.kernels._jit import kernel
-from deadreckon.kernels._leb import fixed, leb128
+from deadreckon.kernels._leb import SIGNED, UNSIGNED, fixed, leb128
 from deadreckon.kernels._memory import load
 from deadreckon.model.registers import WIDTH
 
@@ -36,7 +36,7 @@ def evaluate(code, ref, cfa, has_cfa, regs, valid, word, memory):
         return np.uint64(0), False
     narrow = np.uint64(0xFFFF_FFFF) if word == 4 else ~np.uint64(0)
     bits = np.uint64(8 * word)
-    length, at = leb128(code, ref, limit, False)
+    length, at = leb128(code, ref, limit, UNSIGNED)
     if at < 0 or length > np.uint64(limit - at):
         return np.uint64(0), False
     stop = at + np.int64(length)
@@ -58,10 +58,10 @@ def evaluate(code, ref, cfa, has_cfa, regs, valid, word, memory):
         elif 0x70 <= op <= 0x8F or op == 0x92:  # DW_OP_breg0..31, DW_OP_bregx
             register = np.uint64(op - 0x70)
             if op == 0x92:
-                register, at = leb128(code, at, stop, False)
+                register, at = leb128(code, at, stop, UNSIGNED)
             if at < 0 or register >= WIDTH or not valid >> register & np.uint64(1):
                 return np.uint64(0), False
-            value, at = leb128(code, at, stop, True)
+            value, at = leb128(code, at, stop, SIGNED)
             if at < 0:
                 return np.uint64(0), False
             value += regs[register]
@@ -76,7 +76,7 @@ def evaluate(code, ref, cfa, has_cfa, regs, valid, word, memory):
                 value |= ~np.uint64(0) << np.uint64(8 * size)
             push = True
         elif op == 0x10 or op == 0x11:  # DW_OP_constu, DW_OP_consts
-            value, at = leb128(code, at, stop, op == 0x11)
+            value, at = leb128(code, at, stop, SIGNED if op == 0x11 else UNSIGNED)
             if at < 0:
                 return np.uint64(0), False
             push = True
@@ -137,7 +137,7 @@ def evaluate(code, ref, cfa, has_cfa, regs, valid, word, memory):
             elif op == 0x1F or _signed(top, word) < 0:
                 stack[n - 1] = ~top + np.uint64(1) & narrow
         elif op == 0x23:  # DW_OP_plus_uconst
-            value, at = leb128(code, at, stop, False)
+            value, at = leb128(code, at, stop, UNSIGNED)
             if at < 0 or n < 1:
                 return np.uint64(0), False
             stack[n - 1] = stack[n - 1] + value & narrow

@@ -36,6 +36,7 @@ __all__ = [
     "KERNELS",
     "address_of",
     "array",
+    "copy",
     "find_byte",
     "kernel",
     "view_i32",
@@ -98,6 +99,13 @@ def kernel(signature: Any = None, *, inline: bool = False) -> Callable[[Callable
         return compiled
 
     return decorate
+
+
+@kernel(inline=True)
+def copy(to: Any, values: Any) -> None:
+    """Copy one row over another of the same length. A slice assignment would compile numpy's shape errors as well."""
+    for i in range(len(to)):
+        to[i] = values[i]
 
 
 def address_of(array: NDArray[Any]) -> int:

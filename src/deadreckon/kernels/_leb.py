@@ -6,7 +6,11 @@ import numpy as np
 
 from deadreckon.kernels._jit import kernel
 
-__all__ = ["fixed", "leb128", "sleb", "uleb"]
+__all__ = ["BYTE", "HALF", "QUAD", "SIGNED", "UNSIGNED", "WORD", "fixed", "leb128", "sleb", "uleb"]
+
+# Sizes to read. numba compiles a helper again for each literal it is called with, but once for these.
+BYTE, HALF, WORD, QUAD = np.int64(1), np.int64(2), np.int64(4), np.int64(8)
+UNSIGNED, SIGNED = np.int64(0), np.int64(1)
 
 
 @kernel()
@@ -30,14 +34,14 @@ def leb128(data, at, end, signed):
 @kernel()
 def uleb(data, at, end):
     """Return (value as i64, next offset) of an unsigned LEB128; next is -1 on error."""
-    value, at = leb128(data, at, end, False)
+    value, at = leb128(data, np.int64(at), end, UNSIGNED)
     return np.int64(value), at
 
 
 @kernel()
 def sleb(data, at, end):
     """Return (value as i64, next offset) of a signed LEB128; next is -1 on error."""
-    value, at = leb128(data, at, end, True)
+    value, at = leb128(data, np.int64(at), end, SIGNED)
     return np.int64(value), at
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from deadreckon.kernels._code import M_ENTRIES, M_N_ENTRIES, fetch, follows_call
-from deadreckon.kernels._jit import kernel, view_u32
+from deadreckon.kernels._jit import copy, kernel, view_u32
+from deadreckon.kernels._leb import HALF, WORD
 from deadreckon.kernels._memory import find, load
 from deadreckon.kernels._parameters import P_CALL, P_LR, P_MASK, P_PC, P_SP
 
@@ -37,15 +38,15 @@ def undo_prologue(p, m, regs, valid, caller, code, memory):
         if size < 0 or saved[_LR] < 0:
             continue
         cfa = regs[p[P_SP]] + np.uint64(size)
-        raw, ok = load(cfa - np.uint64(saved[_LR]), 4, memory)
+        raw, ok = load(cfa - np.uint64(saved[_LR]), WORD, memory)
         target = raw & np.uint64(p[P_MASK])
         if not ok or not follows_call(target, p[P_CALL], code, memory):
             continue
         known = valid & ~(np.uint64(1) << np.uint64(p[P_LR]))
-        caller[:] = regs
+        copy(caller, regs)
         for r in range(4, 12):
             if saved[r] >= 0:
-                caller[r], ok = load(cfa - np.uint64(saved[r]), 4, memory)
+                caller[r], ok = load(cfa - np.uint64(saved[r]), WORD, memory)
                 if not ok:
                     known &= ~(np.uint64(1) << np.uint64(r))
         caller[p[P_PC]] = target
@@ -68,7 +69,7 @@ def _simulate(at, pc, thumb, m, saved, code, memory):
             break
         mask = 0
         if thumb:
-            first, ok = fetch(at, 2, m, code, memory)
+            first, ok = fetch(at, HALF, m, code, memory)
             if not ok:
                 return -1
             op = np.int64(first)
@@ -81,7 +82,7 @@ def _simulate(at, pc, thumb, m, saved, code, memory):
                 elif op >> 12 in (0xD, 0xE) or op & 0xF500 == 0xB100 or op & 0xFF00 == 0x4700 or op & 0xFE00 == 0xBC00:
                     break  # A branch, or a pop.
             else:
-                second, ok = fetch(at + np.uint64(2), 2, m, code, memory)
+                second, ok = fetch(at + np.uint64(2), HALF, m, code, memory)
                 if not ok:
                     return -1
                 tail = np.int64(second)
@@ -99,7 +100,7 @@ def _simulate(at, pc, thumb, m, saved, code, memory):
                 elif op & 0xF800 == 0xF000 and tail & 0x8000:
                     break  # A branch.
         else:
-            word, ok = fetch(at, 4, m, code, memory)
+            word, ok = fetch(at, WORD, m, code, memory)
             if not ok:
                 return -1
             op = np.int64(word)

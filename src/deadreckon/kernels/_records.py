@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from deadreckon.kernels._jit import array, kernel
-from deadreckon.kernels._leb import fixed, sleb, uleb
+from deadreckon.kernels._leb import QUAD, WORD, fixed, sleb, uleb
 from deadreckon.kernels._memory import find
 from deadreckon.model.tables import SIGNAL_FRAME
 
@@ -154,13 +154,13 @@ def scan(data, section_addr, text_addr, data_addr, pointer_size, is_eh, cies, fd
         at = 0
         while at + 4 <= size:
             record = at
-            length = np.int64(fixed(data, at, 4))
+            length = np.int64(fixed(data, at, WORD))
             at += 4
             wide = length == 0xFFFF_FFFF
             if wide:
                 if at + 8 > size:
                     break
-                length = np.int64(fixed(data, at, 8))
+                length = np.int64(fixed(data, at, QUAD))
                 at += 8
             if length == 0:
                 # The terminator of .eh_frame; linkers leave some in the middle (crtend.o before more input).

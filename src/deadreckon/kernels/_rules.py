@@ -41,7 +41,7 @@ def apply(columns, rule_index, p, regs, valid, caller, memory):
             return np.uint64(0), False
         cfa = regs[rules[at + 1]] + np.uint64(np.int64(rules[at + 2]))
     elif rules[at] == CFA_EXPR:
-        cfa, ok = evaluate(code, rules[at + 2], cfa, False, regs, valid, word, memory)
+        cfa, ok = evaluate(code, np.int64(rules[at + 2]), cfa, np.int64(0), regs, valid, word, memory)
         if not ok:
             return np.uint64(0), False
     else:
@@ -77,7 +77,7 @@ def apply(columns, rule_index, p, regs, valid, caller, memory):
             if ok:
                 result = regs[value]
         elif kind in (REG_EXPR, REG_VAL_EXPR):
-            result, ok = evaluate(code, value, cfa, True, regs, valid, word, memory)
+            result, ok = evaluate(code, np.int64(value), cfa, np.int64(1), regs, valid, word, memory)
             if ok and kind == REG_EXPR:
                 result, ok = load(result, word, memory)
         elif kind == REG_UNDEFINED:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from deadreckon.kernels._jit import kernel
+from deadreckon.kernels._leb import WORD
 from deadreckon.kernels._memory import load, region
 
 __all__ = ["CALL_ARM", "CALL_ARM64", "CALL_X86", "interrupted"]
@@ -48,10 +49,10 @@ def interrupted(kind, word, pc, sp, caller, memory):
     Zero where the code at pc is something else, is not at hand, or the context is not in memory.
     """
     none = np.uint64(0)
-    first, ok = load(pc, 4, memory)
+    first, ok = load(pc, WORD, memory)
     if not ok:
         return none
-    second, ok = load(pc + np.uint64(4), 4, memory)
+    second, ok = load(pc + np.uint64(4), WORD, memory)
     if not ok:
         second = none
     if kind == CALL_ARM64:
@@ -79,7 +80,7 @@ def interrupted(kind, word, pc, sp, caller, memory):
             return _placed(_I386, sp + np.uint64(4), 4, caller, memory)
         # mov $173, %eax; int $0x80: above the number are pointers to the siginfo and to the ucontext (head of 20).
         if first == np.uint64(0x0000ADB8) and second & np.uint64(0xFFFFFF) == np.uint64(0x80CD00):
-            context, ok = load(sp + np.uint64(8), 4, memory)
+            context, ok = load(sp + np.uint64(8), WORD, memory)
             if ok and region(context, memory[0], memory[1]) >= 0:
                 return _placed(_I386, context + np.uint64(20), 4, caller, memory)
         return none

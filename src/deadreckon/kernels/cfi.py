@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import types
 
-from deadreckon.kernels._jit import array, kernel
+from deadreckon.kernels._jit import array, copy, kernel
 from deadreckon.kernels._leb import fixed, sleb, uleb
 from deadreckon.kernels._records import (
     CIE_CODE,
@@ -116,14 +116,14 @@ def _run(data, at, end, cie, state, initial, stack, location, limit, out, fuel):
             if depth >= _STATES:
                 result = -1
                 break
-            stack[depth, :] = state
+            copy(stack[depth], state)
             depth += 1
         elif op == 0x0B:  # DW_CFA_restore_state
             if depth == 0:
                 result = -1
                 break
             depth -= 1
-            state[:] = stack[depth]
+            copy(state, stack[depth])
         elif op == 0x2D or op == 0x2C:  # DW_CFA_AARCH64_negate_ra_state(_with_pc); on SPARC: GNU_window_save
             state[cfa + 3] ^= 1
         elif (op == 0x0D or op == 0x0E or op == 0x13) and state[cfa] != CFA_REG:
@@ -296,16 +296,16 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, 
             out[2] = 0
             at = cie[CIE_FROM]
             while True:
-                code = _run(data, at, cie[CIE_TO], cie, state, initial, stack, 0, 1, out, fuel)
+                code = _run(data, at, cie[CIE_TO], cie, state, initial, stack, np.int64(0), np.int64(1), out, fuel)
                 fuel = out[3]
                 if code != 1:
                     break
                 at = out[0]
-            initial[:] = state
+            copy(initial, state)
             usable = code == 0
         if not usable:
             continue  # Without its common part a function's program means something else.
-        state[:] = initial
+        copy(state, initial)
         out[2] = 0
         at = fdes[f, FDE_FROM]
         end = fdes[f, FDE_TO]
@@ -383,7 +383,7 @@ def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, 
                             rules[n_rules, 4] = n_saved
                             rules[n_rules, 5] = n_current
                             for i in range(n_current):
-                                saved[n_saved + i, :] = current[i]
+                                copy(saved[n_saved + i], current[i])
                             n_saved += n_current
                             index = np.int64(n_rules)
                             n_rules += 1

@@ -36,7 +36,7 @@ from deadreckon.kernels._code import (
     same_function,
 )
 from deadreckon.kernels._epilogue import run_epilogue
-from deadreckon.kernels._jit import array, kernel, view_i32, view_u32
+from deadreckon.kernels._jit import array, copy, kernel, view_i32, view_u32
 from deadreckon.kernels._memory import find, load, region
 from deadreckon.kernels._parameters import (
     P_CALL,
@@ -182,11 +182,11 @@ def _walk(
     caller = np.zeros(WIDTH, np.uint64)
     n = 0
     for t in range(len(thread_regs)):
-        regs[:] = thread_regs[t]
+        copy(regs, thread_regs[t])
         valid = thread_valid[t]
         trust = TRUST_CONTEXT
         is_return = False
-        chained = False
+        chained = np.int64(0)
         stops[t] = STOP_NO_CONTEXT
         if not valid & pc_bit:
             continue
@@ -308,7 +308,7 @@ def _walk(
                     target, ok = load(sp, word, memory)
                     target &= mask
                 if ok and plausible(target, p[P_CALL], code, memory):
-                    caller[:] = regs
+                    copy(caller, regs)
                     caller[p[P_PC]] = target
                     if p[P_LR] < 0:
                         caller[p[P_SP]] = sp + size
@@ -349,10 +349,10 @@ def _walk(
             if not found:
                 stops[t] = STOP_NO_CALLER
                 break
-            regs[:] = caller
+            copy(regs, caller)
             valid = known
             trust = found
-            chained = linked
+            chained = np.int64(linked)
             is_return = next_return
     return n
 
