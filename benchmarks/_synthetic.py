@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # The tests' builders, which share no code with readers.
+sys.path.insert(
+    0, str(Path(__file__).parent.parent / "tests")
+)  # The tests' builders, which share no code with readers.
 
 from synth.minidump import AMD64, LINUX, Minidump, context_amd64, elf_build_id, u64
 from synth.sourcemap import mappings, source_map

@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from benchmarks import _result, _synthetic
 from benchmarks._result import Answer, Line, Plot, Result
 
@@ -62,14 +62,16 @@ def addresses(full: bool) -> Plot:  # noqa: FBT001
                 first, _ = look_up(table, wanted[:1000])
                 again, _ = look_up(table, wanted)
                 assert (np.diff(again[:1001]) == np.diff(first)).all(), "a batch answers otherwise than its beginning"
-                points.append((float(count), fastest(lambda: look_up(table, wanted))))
+                points.append((float(count), fastest(partial(look_up, table, wanted))))
         finally:
             store.close()
     bends = (
         "Falls until a batch outweighs the call, then rises a little where the batch no longer fits in the cache: "
         "from there on it is a matter of reading and writing memory."
     )
-    return Plot("addresses", "Addresses looked up in one call", "addresses", "seconds", [Line("look-up", points)], bends)
+    return Plot(
+        "addresses", "Addresses looked up in one call", "addresses", "seconds", [Line("look-up", points)], bends
+    )
 
 
 def _dumps(engine: Engine, sizes: Iterable[int], make: Callable[[int], bytes], frames: Callable[[int], int]) -> Line:
@@ -79,7 +81,7 @@ def _dumps(engine: Engine, sizes: Iterable[int], make: Callable[[int], bytes], f
         event = engine.process(data)
         found = sum(len(thread.frames or ()) for thread in event.threads or ())
         assert found == frames(size), f"{found} frames of {frames(size)}"
-        points.append((float(size), fastest(lambda d=data: engine.process(d))))  # type: ignore[misc]
+        points.append((float(size), fastest(partial(engine.process, data))))
     return Line("process", points)
 
 
@@ -88,7 +90,7 @@ def _engine(scratch: str) -> Engine:
     return Engine(replace(config, unwind=replace(config.unwind, max_frames=20_000, max_total_frames=2_000_000)))
 
 
-def frames(full: bool) -> Plot:  # noqa: FBT001
+def frames(_full: bool) -> Plot:  # noqa: FBT001
     """Process a dump of one thread with ever more frames."""
     sizes = (1, 10, 100, 1_000, 10_000)
     with tempfile.TemporaryDirectory() as scratch, _engine(scratch) as engine:
@@ -97,7 +99,7 @@ def frames(full: bool) -> Plot:  # noqa: FBT001
     return Plot("frames", "A dump of one thread", "frames", "seconds", [line], bends)
 
 
-def threads(full: bool) -> Plot:  # noqa: FBT001
+def threads(_full: bool) -> Plot:  # noqa: FBT001
     """Process a dump with ever more threads of eight frames."""
     sizes = (1, 10, 100, 1_000, 5_000)
     with tempfile.TemporaryDirectory() as scratch, _engine(scratch) as engine:
@@ -105,7 +107,7 @@ def threads(full: bool) -> Plot:  # noqa: FBT001
     return Plot("threads", "A dump of threads with 8 frames each", "threads", "seconds", [line])
 
 
-def modules(full: bool) -> Plot:  # noqa: FBT001
+def modules(_full: bool) -> Plot:  # noqa: FBT001
     """Process a dump with ever more modules, eight of them on the stack."""
     sizes = (1, 10, 100, 1_000, 2_000)
     with tempfile.TemporaryDirectory() as scratch, _engine(scratch) as engine:
@@ -119,7 +121,7 @@ def maps(full: bool) -> Plot:  # noqa: FBT001
     for size in (10**n for n in range(4, 9 if full else 8)):
         data = _synthetic.large_map(size)
         assert len(sourcemap.read(data)) > size // 12, "segments were lost"
-        points.append((float(len(data)), fastest(lambda d=data: sourcemap.read(d))))  # type: ignore[misc]
+        points.append((float(len(data)), fastest(partial(sourcemap.read, data))))
     return Plot("maps", "Source maps parsed", "bytes", "seconds", [Line("parse", points)])
 
 
