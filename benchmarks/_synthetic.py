@@ -37,10 +37,10 @@ def minidump(*, threads: int = 1, frames: int = 8, modules: int = 1, seed: int =
         registers = {"rip": MODULE + 0x1000, "rsp": base, "rbp": base}
         dump.thread(100 + number, context_amd64(registers), (base, stack))
     for number in range(modules):
-        identity = struct.pack("<QQI", number + 1, seed + 1, 7)
+        identity = struct.pack("<QQI", number + 1, 1, 7)
         dump.module(MODULE + number * MODULE_SIZE, MODULE_SIZE, f"/usr/lib/lib{number}.so", elf_build_id(identity))
     context = context_amd64({"rip": MODULE + 0x1000, "rsp": STACK, "rbp": STACK})
-    dump.exception(100, 11, address=0xDEAD, context=context)
+    dump.exception(100, 11, address=0xDEAD + seed, context=context)
     return dump.finish()
 
 
