@@ -40,13 +40,17 @@ def main() -> int:
     if not results:
         print(f"no results in {options.results}", file=sys.stderr)
         return 1
-    plots = options.docs / "plots"
+    generate(results, options.docs, options.readme)
+    return 0
+
+
+def generate(results: Sequence[Result], docs: Path, readme: Path) -> None:
+    """Write the page, its plots, and the README's table."""
+    plots = docs / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     drawn = {plot.name for result in results for plot in result.plots if draw(plot, plots / f"{plot.name}.svg")}
-    (options.docs / "benchmarks.md").write_text(page(results, drawn), encoding="utf-8")
-    text = options.readme.read_text(encoding="utf-8")
-    options.readme.write_text(with_table(text, results), encoding="utf-8")
-    return 0
+    (docs / "benchmarks.md").write_text(page(results, drawn), encoding="utf-8")
+    readme.write_text(with_table(readme.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 def page(results: Sequence[Result], drawn: set[str]) -> str:
