@@ -261,16 +261,18 @@ def result(report: dict[str, Any]) -> Result:
     """Return the ratios of processor time, and what was compared."""
     answers, notes = [], []
     for title, found in report.items():
-        if not isinstance(found, dict) or "cpu" not in found:
+        if not isinstance(found, dict) or "dumps" not in found or "cpu" not in found:
             continue
         for peer, ratios in found["cpu"]["ours_to"].items():
             for how, ratio in ratios.items():
                 used = how == "as used"
                 aim = None if title == "larger dumps" else WANTED["large" if title == "large symbols" else "small"]
                 wanted = aim if used else None
-                values = {name: float(f"{value:.3g}") for name, value in ratio.items()}
+                median, low, high = (float(f"{ratio[name]:.3g}") for name in ("median", "low", "high"))
                 headline = used and title in {"small dumps with symbols", "large symbols"}
-                answers.append(Answer(f"{title}, beside {peer} {how}", **values, wanted=wanted, headline=headline))
+                answers.append(
+                    Answer(f"{title}, beside {peer} {how}", median, low, high, wanted=wanted, headline=headline)
+                )
         ours = found["wall"]["dumps_a_second"]["deadreckon"]["median"]
         notes.append(f"{title}: {found['dumps']} files, {ours:,.0f} dumps a second on one core.")
     compared = report.get("frames")
