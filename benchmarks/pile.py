@@ -2,10 +2,10 @@
 
     python -m benchmarks.pile [--dumps N] [--processes N] [--peers DIR] [--rounds N] [--json FILE]
 
-The dumps are real ones of the corpus with small symbols (without it, the project's own), each copy with a few bytes of
-its own at the end, so that no two are the same report. Ours is one ``deadreckon process`` to JSON lines with the symbols
-in its store; the others are run by xargs, a process a dump, output thrown away. Every event is first compared with the
-one that the dump has alone. Exit 1: an event differs, or memory grows.
+The dumps are real ones of the corpus with small symbols (without it, the project's own), each copy with a few bytes
+at the end that no other has. Ours is one ``deadreckon process`` to JSON lines with the symbols in its store; the others
+are run by xargs, a process a dump, output thrown away. Every event is compared with the one that the dump has alone.
+Exit 1: an event differs, or memory grows.
 """
 
 from __future__ import annotations
