@@ -29,9 +29,12 @@ _PLACED = frozenset(
 )
 """Attributes that have a place of their own, or none: ``errors`` are Sentry's notes on an event it has seen before."""
 _CRUMB = frozenset("timestamp type category level message data event_id".split())
-_MECHANISM = frozenset(
-    "data description exception_id handled help_link is_exception_group meta parent_id source synthetic".split()
-)
+_MECHANISM: dict[str, type] = {
+    **dict.fromkeys(("description", "help_link", "source"), str),
+    **dict.fromkeys(("handled", "is_exception_group", "synthetic"), bool),
+    **dict.fromkeys(("exception_id", "parent_id"), int),
+    **dict.fromkeys(("data", "meta"), dict),
+}
 _USER = frozenset("id email ip_address username name segment geo data sentry_user".split())
 _REQUEST = frozenset(
     """
@@ -191,13 +194,12 @@ class _Stacks:
         if told.thread_id is not None:
             found["thread_id"] = told.thread_id if 0 <= told.thread_id < _WIDEST else str(told.thread_id)
         details = told.details or {}
-        mechanism = {name: value for name, value in details.items() if name in _MECHANISM}
-        data = {name: value for name, value in details.items() if name not in _MECHANISM}
-        known = mechanism.get("data")
+        mechanism = {name: value for name, value in details.items() if type(value) is _MECHANISM.get(name)}
+        data = {name: value for name, value in details.items() if name not in mechanism}
         if told.address is not None:
             data["relevant_address"] = told.address
         if data:
-            mechanism["data"] = data | (known if type(known) is dict else {})
+            mechanism["data"] = data | mechanism.get("data", {})
         code = integer(told.code)
         if code is not None and "meta" not in mechanism:
             if (told.type or "").startswith("SIG"):
