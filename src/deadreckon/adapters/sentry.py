@@ -194,12 +194,14 @@ class _Stacks:
         if told.thread_id is not None:
             found["thread_id"] = told.thread_id if 0 <= told.thread_id < _WIDEST else str(told.thread_id)
         details = told.details or {}
-        mechanism = {name: value for name, value in details.items() if type(value) is _MECHANISM.get(name)}
+        mechanism: dict[str, Any] = {
+            name: value for name, value in details.items() if type(value) is _MECHANISM.get(name)
+        }
         data = {name: value for name, value in details.items() if name not in mechanism}
         if told.address is not None:
             data["relevant_address"] = told.address
         if data:
-            mechanism["data"] = data | mechanism.get("data", {})
+            mechanism["data"] = data | (mechanism.get("data") or {})
         code = integer(told.code)
         if code is not None and "meta" not in mechanism:
             if (told.type or "").startswith("SIG"):
