@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMELESS",
     "Budget",
+    "Line",
     "Text",
     "address",
     "base_name",
@@ -44,6 +45,8 @@ __all__ = [
 T = TypeVar("T")
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 """Text as a structure's member."""
+Line = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+"""A line or a column as a structure's member; 0 is none."""
 MAX_FRAMES = 4096
 """Frames of one stack, and sixteen times that of all: recursion ends before that in every language."""
 MAX_EXCEPTIONS = 512

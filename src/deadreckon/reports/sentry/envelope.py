@@ -15,7 +15,7 @@ from deadreckon.reports import payload
 from deadreckon.reports.enclosed import read_enclosed
 from deadreckon.reports.payload import kept, object_of, text
 from deadreckon.reports.sentry.dump import with_dump
-from deadreckon.reports.sentry.event import crash_of
+from deadreckon.reports.sentry.event import read_event
 from deadreckon.reports.sentry.packed import is_packed
 from deadreckon.reports.sentry.store import MAX_DECODED
 from deadreckon.wire import encoding
@@ -116,7 +116,7 @@ def read(data: bytes | memoryview, limits: ReportLimits) -> list[RawCrash]:
     for item in envelope.items:
         try:
             if item.type in _EVENTS:
-                found.append(crash_of(object_of(item.data, f"envelope's {item.type}"), limits, "sentry-envelope"))
+                found.append(read_event(item.data, f"envelope's {item.type}", limits, "sentry-envelope"))
             elif item.type in _REPORTS:
                 extra[_REPORTS[item.type]] = kept(object_of(item.data, f"envelope's {item.type}"))
         except ReportError as e:
