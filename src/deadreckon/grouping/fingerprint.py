@@ -26,6 +26,9 @@ MAX_FRAMES = 32
 
 _MAX_COMPONENTS = 128
 _TYPE, _FRAME, _MESSAGE = b"T", b"F", b"M"
+_OWN = "the application's own code"
+_NOT_OWN = "not the application's own code"
+_NOBODYS = "no frame is the application's own code"
 _UNTOLD = STARTERS | TERMINATORS
 """Functions that are no names in this: every stack has some of them."""
 
@@ -120,9 +123,13 @@ def _judge(frames: Sequence[Frame]) -> tuple[list[Component], Frame | None]:
     place: Frame | None = None
     counted = repeats = 0
     previous: Component | None = None
-    for frame in frames:
+    for frame, tells in zip(frames, telling, strict=True):
         text = _text(frame)
-        contributes, why = _verdict(frame, ours=ours, named=named)
+        if tells and frame.trust != "scan":
+            contributes = bool(frame.in_app) or not ours
+            why = _OWN if frame.in_app else _NOT_OWN if ours else _NOBODYS
+        else:
+            contributes, why = _verdict(frame, ours=ours, named=named)
         if contributes and place is None:
             place = frame
         if previous is not None and previous.text == text:
@@ -167,12 +174,12 @@ def _verdict(frame: Frame, *, ours: bool, named: bool) -> tuple[bool, str]:
         if named:
             return False, "it has no symbol, others have"
         if ours and not frame.in_app:
-            return False, "not the application's own code"
+            return False, _NOT_OWN
         return True, "no frame has a symbol, so addresses count; another build is another group"
     if function in _UNTOLD:
         return False, "it starts every thread" if function in STARTERS else "it is how programs end, not why"
     if ours and not frame.in_app:
-        return False, "not the application's own code"
+        return False, _NOT_OWN
     if ours and frame.trust == "scan":
         return False, "found by scanning the stack, others are certain"
-    return True, "the application's own code" if frame.in_app else "no frame is the application's own code"
+    return True, _OWN if frame.in_app else _NOBODYS

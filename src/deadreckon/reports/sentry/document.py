@@ -137,9 +137,10 @@ _decoder = msgspec.json.Decoder(Document)
 def decode(data: bytes | memoryview, what: str) -> Document:
     """Return an event's document. Raises Malformed where it is no JSON object, LimitExceeded."""
     body = bytes(data)
-    if b'"sentry.interfaces.' not in body and b'"issue_title"' not in body:
+    if b'"sentry.interfaces.' not in body:
         found = jsontext.decode_as(body, what, _decoder)
-        if found is not None:
+        # Where a report by a browser has its event one level deeper, there is nothing of one.
+        if found is not None and (found.exception is not None or found.event_id is not None):
             return found
     return document_of(object_of(body, what))
 

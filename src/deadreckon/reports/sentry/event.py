@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deadreckon.model.crash import RawCrash, RawThread
 from deadreckon.model.ids import Arch
 from deadreckon.reports import payload
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["crash_of", "read_event"]
 
-_KEPT = Document.__struct_fields__[Document.__struct_fields__.index("type") :]
+_FIRST_KEPT = Document.__struct_fields__.index("type")
+_KEPT = Document.__struct_fields__[_FIRST_KEPT:]
 _LEVELS = frozenset({"fatal", "error", "warning", "info", "debug"})
 _LEVEL_NAMES = {"warn": "warning", "critical": "fatal", "log": "info"}
 _SDKS = {
@@ -232,8 +235,7 @@ def _formatted(template: str, params: Any) -> str:
 
 def _attributes(crash: RawCrash, event: Document, told_platform: str | None) -> None:
     attributes = crash.attributes
-    for name in _KEPT:
-        value = getattr(event, name)
+    for name, value in zip(_KEPT, msgspec.structs.astuple(event)[_FIRST_KEPT:], strict=True):
         if value is not None and value not in ("", {}, []):
             attributes[name] = kept(value)
     trail = attributes.get("breadcrumbs")

@@ -6,6 +6,7 @@ the caller to the callee, exceptions from the root cause to what was thrown last
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,6 @@ class Stacks:
         self._arch = arch
         self.budget = payload.Budget()
         self._addressed = False
-        self._places: dict[tuple[str | None, str | None, bool], tuple[str | None, str | None, bool | None]] = {}
         self.current: int | None = None
         """The thread that sent the event, where just one says so."""
 
@@ -165,10 +165,7 @@ class Stacks:
             function, raw_function = None, raw_function if native else raw_function or function
             if raw_function is None and raw.lineno is None and raw == _NOTHING:
                 return None
-        key = (raw.filename, raw.abs_path, platform == "javascript")
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = _place(raw.filename or None, raw.abs_path or None, script=key[2])
+        place = _place(raw.filename, raw.abs_path, platform == "javascript")
         frame = Frame(
             status="missing_symbol" if function is None else "symbolicated",
             function=function,
@@ -219,8 +216,10 @@ class Stacks:
         return RawFrame(addr, False, frame)
 
 
-def _place(filename: str | None, path: str | None, *, script: bool) -> tuple[str | None, str | None, bool | None]:
+@lru_cache(maxsize=4096)
+def _place(filename: str | None, path: str | None, script: bool) -> tuple[str | None, str | None, bool | None]:  # noqa: FBT001
     """Return a file's short name, its path, and of a script whether it is the application's own, by its path."""
+    filename, path = filename or None, path or None
     short = filename
     if filename is None:
         short = base_name(path) if path else None
