@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from deadreckon.reports import payload
-from deadreckon.reports.payload import Line, Text, lines, members, object_of, position, sequence, texts
+from deadreckon.reports.payload import Line, Lines, Text, lines, members, object_of, position, sequence, texts
 from deadreckon.wire import jsontext
 
 __all__ = ["Document", "Exceptions", "Stack", "Thrown", "Traced", "Traces", "WireFrame", "decode", "document_of"]
@@ -36,8 +36,8 @@ class WireFrame(msgspec.Struct, gc=False):
     colno: Line | None = None
     in_app: bool | None = None
     vars: dict[str, Any] | None = None
-    pre_context: list[Any] | None = None
-    post_context: list[Any] | None = None
+    pre_context: Lines | None = None
+    post_context: Lines | None = None
     instruction_addr: Any = None
     addr_mode: Any = None
     symbol_addr: Any = None

@@ -16,7 +16,7 @@ from deadreckon.model.registers import REGISTER_SETS, Registers
 from deadreckon.objects import jspaths
 from deadreckon.reports import payload
 from deadreckon.reports.javascript import parse_stack
-from deadreckon.reports.payload import NAMELESS, address, base_name, kept, lines, mapping, text
+from deadreckon.reports.payload import NAMELESS, address, base_name, kept, mapping, text
 from deadreckon.reports.sentry.document import WireFrame
 
 if TYPE_CHECKING:
@@ -182,8 +182,10 @@ class Stacks:
         )
         if raw.vars:
             frame.locals = kept(raw.vars)
-        if raw.pre_context or raw.post_context:
-            frame.pre_context, frame.post_context = lines(raw.pre_context), lines(raw.post_context)
+        if raw.pre_context:
+            frame.pre_context = raw.pre_context
+        if raw.post_context:
+            frame.post_context = raw.post_context
         if raw.source_link:
             frame.source_link = raw.source_link
         if self._source_maps:
