@@ -271,8 +271,6 @@ class Engine:
 
     def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event, sourcemaps: Sequence[str]) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
-        from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
-
         told = stacks.find(raw, self.config.unwind, lambda modules: self._modules(modules, paths))
         frames_of, resolved, stops = told.frames, told.resolved, told.stops
         all_stacks = list(frames_of.values())
@@ -282,8 +280,11 @@ class Engine:
             raw.diagnostics.extend(self._map_scripts(all_stacks, tuple(dict.fromkeys(sourcemaps))))
         if "java" in languages:
             raw.diagnostics.extend(self._retrace(raw, frames_of, paths, event))
-        for frame in [f for stack in frames_of.values() for f in stack if f.in_app is None]:
-            frame.in_app = in_app(frame)
+        if undecided := [f for stack in frames_of.values() for f in stack if f.in_app is None]:
+            from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
+
+            for frame in undecided:
+                frame.in_app = in_app(frame)
         code = [r.tables.code if r.tables else None for r in resolved]
         lacking = any(e.instruction is None for e in event.exceptions or ())
         if lacking and any(table is not None and len(table.data) for table in code):

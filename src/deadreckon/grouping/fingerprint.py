@@ -124,7 +124,8 @@ def _judge(frames: Sequence[Frame]) -> tuple[list[Component], Frame | None]:
     counted = repeats = 0
     previous: Component | None = None
     for frame, tells in zip(frames, telling, strict=True):
-        text = _text(frame)
+        function = frame.function
+        text = _text(frame) if function is None else _label(function, frame.module)
         if tells and frame.trust != "scan":
             contributes = bool(frame.in_app) or not ours
             why = _OWN if frame.in_app else _NOT_OWN if ours else _NOBODYS
@@ -154,10 +155,15 @@ def _add_repeats(component: Component, repeats: int) -> None:
     component.why += f"; {repeats} in a row count as one" if component.contributes else f"; {repeats} in a row"
 
 
+@lru_cache(maxsize=16_384)
+def _label(function: str, module: str | None) -> str:
+    name = normalize_function(function)
+    return f"{module}.{name}" if module else name
+
+
 def _text(frame: Frame) -> str:
     if frame.function is not None:
-        name = normalize_function(frame.function)
-        return f"{frame.module}.{name}" if frame.module else name
+        return _label(frame.function, frame.module)
     if frame.package is not None:
         return f"{module_name(frame.package).lower()}+{frame.rva}"
     return "address in no module"

@@ -114,18 +114,19 @@ def read(data: bytes | memoryview, limits: ReportLimits) -> list[RawCrash]:
     packed: list[memoryview] = []
     dump: tuple[str, memoryview] | None = None
     for item in envelope.items:
+        sort = item.type
         try:
-            if item.type in _EVENTS:
-                found.append(read_event(item.data, f"envelope's {item.type}", limits, "sentry-envelope"))
-            elif item.type in _REPORTS:
-                extra[_REPORTS[item.type]] = kept(object_of(item.data, f"envelope's {item.type}"))
+            if sort in _EVENTS:
+                found.append(read_event(item.data, f"envelope's {sort}", limits, "sentry-envelope"))
+            elif sort in _REPORTS:
+                extra[_REPORTS[sort]] = kept(object_of(item.data, f"envelope's {sort}"))
         except ReportError as e:
             error = error or e
-        if item.type not in {"attachment", "unreal_report"}:
+        if sort not in {"attachment", "unreal_report"}:
             continue
         name = text(item.header.get("filename"), 1024) or "attachment"
         kind = text(item.header.get("attachment_type"), 64) or ""
-        if dump is None and (kind in _DUMPS or item.type == "unreal_report" or bytes(item.data[:4]) == b"MDMP"):
+        if dump is None and (kind in _DUMPS or sort == "unreal_report" or bytes(item.data[:4]) == b"MDMP"):
             dump = (name, item.data)
         elif is_packed(name, kind):
             packed.append(item.data)

@@ -81,7 +81,7 @@ def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCr
 def _crash(event: Document, limits: ReportLimits, form: str) -> RawCrash:
     reading = Reading(limits)
     contexts = mapping(event.contexts)
-    arch = _arch(event, contexts)
+    arch = _arch(event, contexts) if contexts or event.debug_meta is not None else Arch.UNKNOWN
     images = Images(reading, event.debug_meta, arch)
     told_platform = text(event.platform, 64)
     platform = _platform(told_platform, event)
@@ -101,8 +101,8 @@ def _crash(event: Document, limits: ReportLimits, form: str) -> RawCrash:
         level=_level(event.level) or ("info" if transaction else "error"),
         release=text(event.release, 256),
         environment=text(event.environment, 256),
-        tags=_tags(event.tags, limits),
-        user=kept(members(event.user)),
+        tags=_tags(event.tags, limits) if event.tags else {},
+        user=kept(members(event.user)) if event.user else {},
         request=_request(event.request) if event.request else {},
         grouping=_fingerprint(event.fingerprint) if event.fingerprint else None,
         diagnostics=reading.diagnostics,
