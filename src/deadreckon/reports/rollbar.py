@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -98,8 +98,11 @@ class _Wire(msgspec.Struct, gc=False):
 
 
 class _Trace(msgspec.Struct, gc=False):
+    """A trace; ``left_out``, of no client, is how many of its outermost frames are."""
+
     frames: list[_Wire | None] | None = None
     exception: Any = None
+    left_out: Annotated[int, msgspec.Meta(ge=0, le=0)] = 0
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -148,18 +151,21 @@ def _data_of(told: dict[str, Any]) -> _Data:
     """Return the data of an item of which nothing is sure."""
     data = mapping(told.get("data")) or told
     body = mapping(data.get("body"))
-    chain = [_trace(t) for t in sequence(body.get("trace_chain"))] if body.get("trace_chain") is not None else None
-    trace = None if body.get("trace") is None else _trace(body["trace"]) or _Trace()
+    budget = payload.Budget()
+    listed = body.get("trace_chain")
+    chain = None if listed is None else [_trace(t, budget) for t in sequence(listed)]
+    trace = None if body.get("trace") is None else _trace(body["trace"], budget) or _Trace()
     told_body = _Body(chain, trace, *(body.get(name) for name in _Body.__struct_fields__[2:]))
     return _Data(told_body, *(data.get(name) for name in _Data.__struct_fields__[1:]))
 
 
-def _trace(told: Any) -> _Trace | None:
+def _trace(told: Any, budget: payload.Budget) -> _Trace | None:
     if type(told) is not dict:
         return None
-    listed = [f for f in sequence(told.get("frames")) if type(f) is dict]
+    before = budget.dropped
+    listed = budget.take([f for f in sequence(told.get("frames")) if type(f) is dict])
     frames: list[Any] = payload.converted(listed, _Wire, _frame)
-    return _Trace(frames, told.get("exception"))
+    return _Trace(frames, told.get("exception"), left_out=budget.dropped - before)
 
 
 def _frame(raw: dict[str, Any]) -> _Wire:
@@ -301,12 +307,12 @@ class _Stacks:
             text(thrown.get("class"), 4096),
             text(thrown.get("message")) or "",
             mechanism="rollbar",
-            frames=self._frames(trace.frames or []),
+            frames=self._frames(trace.frames or [], trace.left_out),
             details=details,
         )
 
-    def _frames(self, told: list[_Wire | None]) -> list[RawFrame] | None:
-        before = self._budget.dropped
+    def _frames(self, told: list[_Wire | None], left_out: int) -> list[RawFrame] | None:
+        before = self._budget.dropped - left_out
         listed = self._budget.take([f for f in told if f is not None])
         if self._budget.dropped > before:
             self._reading.problem(

@@ -49,12 +49,16 @@ _TEXTS = WireFrame.__struct_fields__[:10]
 
 
 class Stack(msgspec.Struct, gc=False):
-    """A stack, from the caller to the callee; ``printed`` is one as JavaScript engines print it."""
+    """A stack, from the caller to the callee.
+
+    Of no client: ``printed``, a stack as JavaScript engines print it, and ``left_out``, how many outermost frames are.
+    """
 
     frames: list[WireFrame | None] | None = None
     registers: Any = None
     instruction_addr_adjustment: Any = None
     printed: Annotated[str, msgspec.Meta(max_length=0)] | None = None
+    left_out: Annotated[int, msgspec.Meta(ge=0, le=0)] = 0
 
 
 class Thrown(msgspec.Struct, gc=False):
@@ -149,9 +153,12 @@ def document_of(told: dict[str, Any]) -> Document:
     """Return the document of an event that is decoded already, and of which nothing is sure."""
     event = _current_names(told)
     found = Document(**{name: event.get(name) for name in Document.__struct_fields__})
-    found.exception = Exceptions([_thrown(v) for v in _values(event.get("exception"))])
-    found.threads = Traces([_traced(v) for v in _values(event.get("threads"))])
-    found.stacktrace = _stack(event.get("stacktrace"))
+    budget = payload.Budget()
+    # What was thrown last comes last, and counts most.
+    thrown: list[Thrown | None] = [_thrown(v, budget) for v in reversed(_values(event.get("exception")))]
+    found.exception = Exceptions(thrown[::-1])
+    found.threads = Traces([_traced(v, budget) for v in _values(event.get("threads"))])
+    found.stacktrace = _stack(event.get("stacktrace"), budget)
     return found
 
 
@@ -175,29 +182,30 @@ def _values(told: Any) -> list[dict[str, Any]]:
     return [v for v in found if type(v) is dict] if type(found) is list else []
 
 
-def _thrown(told: dict[str, Any]) -> Thrown:
+def _thrown(told: dict[str, Any], budget: payload.Budget) -> Thrown:
     found = Thrown(**{name: told.get(name) for name in Thrown.__struct_fields__})
-    found.stacktrace = _stack(told.get("stacktrace"))
+    found.stacktrace = _stack(told.get("stacktrace"), budget)
     return found
 
 
-def _traced(told: dict[str, Any]) -> Traced:
+def _traced(told: dict[str, Any], budget: payload.Budget) -> Traced:
     found = Traced(**{name: told.get(name) for name in Traced.__struct_fields__})
-    found.stacktrace = _stack(told.get("stacktrace"))
+    found.stacktrace = _stack(told.get("stacktrace"), budget)
     return found
 
 
-def _stack(told: Any) -> Stack | None:
+def _stack(told: Any, budget: payload.Budget) -> Stack | None:
     if type(told) is str:
         return Stack(printed=told)
     if type(told) is list:
         told = {"frames": told}
     if type(told) is not dict:
         return None
-    listed: list[Any] = payload.converted(
-        [f for f in sequence(told.get("frames")) if type(f) is dict], WireFrame, _frame
-    )
-    return Stack(listed, told.get("registers"), told.get("instruction_addr_adjustment"))
+    before = budget.dropped
+    every = budget.take([f for f in sequence(told.get("frames")) if type(f) is dict])
+    listed: list[Any] = payload.converted(every, WireFrame, _frame)
+    left_out = budget.dropped - before
+    return Stack(listed, told.get("registers"), told.get("instruction_addr_adjustment"), left_out=left_out)
 
 
 def _frame(raw: dict[str, Any]) -> WireFrame:

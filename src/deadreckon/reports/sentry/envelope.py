@@ -18,9 +18,11 @@ from deadreckon.reports.sentry.dump import with_dump
 from deadreckon.reports.sentry.event import read_event
 from deadreckon.reports.sentry.packed import is_packed
 from deadreckon.reports.sentry.store import MAX_DECODED
-from deadreckon.wire import encoding
+from deadreckon.wire import encoding, multipart
 
 if TYPE_CHECKING:
+    import mmap
+
     from deadreckon.config import ReportLimits
     from deadreckon.model.crash import RawCrash
 
@@ -56,9 +58,10 @@ class Envelope:
 
 def parse(data: bytes | memoryview) -> Envelope:
     """Take an envelope apart. Raises Malformed where its header is none, LimitExceeded beyond MAX_ITEMS."""
-    body = bytes(data)
+    body = multipart.searchable(data)
     view = memoryview(body)
-    at = len(body) - len(body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
+    head = body[:64]
+    at = len(head) - len(head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
     line, at = _line(body, at)
     found = Envelope(object_of(line, "envelope header"))
     while at < len(body):
@@ -90,7 +93,7 @@ def parse(data: bytes | memoryview) -> Envelope:
     return found
 
 
-def _line(body: bytes, at: int) -> tuple[bytes, int]:
+def _line(body: bytes | mmap.mmap, at: int) -> tuple[bytes, int]:
     """Return the line at an offset, and where the next one begins."""
     end = body.find(b"\n", at, at + _MAX_HEADER)
     if end < 0:

@@ -82,12 +82,12 @@ class Stacks:
 
     def frames(self, stack: Stack | None, signal: int | None = None) -> list[RawFrame] | None:
         """Return a stack, innermost frame first; None for none. ``signal`` is what ended the program, if one did."""
-        if stack is None or not (stack.frames or stack.printed):
+        if stack is None or not (stack.frames or stack.printed or stack.left_out):
             return None
         if stack.printed is not None:
             printed = parse_stack(stack.printed[:_MAX_PRINTED]) if self._spoken == "javascript" else []
             return [RawFrame(None, False, frame) for frame in printed[: payload.MAX_FRAMES]] or None
-        dropped = self.budget.dropped
+        dropped = self.budget.dropped - stack.left_out
         listed = self.budget.take([f for f in stack.frames or () if f is not None])
         if self.budget.dropped > dropped:
             self._reading.problem("frame_limit", "stacktrace", f"the outermost {self.budget.dropped - dropped} frames")
