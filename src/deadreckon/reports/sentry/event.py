@@ -141,8 +141,10 @@ def _platform(told: str | None, event: Document) -> str:
         if sdk.startswith(name):
             return platform
     suffixes = set()
-    thrown = [e.stacktrace for e in event.exception.values if e is not None] if event.exception is not None else []
-    for frame in (f for s in (event.stacktrace, *thrown) if s for f in (s.frames or ())[:256] if f is not None):
+    stacks = [event.stacktrace]
+    stacks += [e.stacktrace for e in event.exception.values if e is not None] if event.exception is not None else []
+    stacks += [t.stacktrace for t in event.threads.values[:64] if t is not None] if event.threads is not None else []
+    for frame in (f for s in stacks if s is not None for f in (s.frames or ())[:256] if f is not None):
         if frame.instruction_addr is not None:
             return "native"
         file = frame.filename or frame.abs_path
