@@ -86,12 +86,14 @@ def size_of(source: Source) -> int | None:
 
 def digest(data: Data) -> str:
     """Return the SHA-256 of an input in hex. A core of several GB passes through memory, and does not stay there."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
     total = hashlib.sha256()
     size = len(data)
     with memoryview(data) as view:
         for start in range(0, size, _HASHED):
             total.update(view[start : start + _HASHED])
-            if size > _HASHED and isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            if size > _HASHED and hasattr(mmap, "MADV_DONTNEED"):
                 data.madvise(mmap.MADV_DONTNEED, start, min(_HASHED, size - start))
     return total.hexdigest()
 
