@@ -102,7 +102,10 @@ def parse_rules(text: str, name: str = "rules") -> RuleSet:
         for rule in _Line(line, number, name).rules():
             if len(stack) + len(fingerprint) >= MAX_RULES:
                 raise LimitExceeded("rules", MAX_RULES, what=name)
-            (stack if isinstance(rule, StackRule) else cast("list[Any]", fingerprint)).append(rule)
+            if isinstance(rule, StackRule):
+                stack.append(rule)
+            else:
+                fingerprint.append(rule)
     return RuleSet(tuple(stack), tuple(fingerprint), name)
 
 
@@ -239,15 +242,16 @@ class _Line:
             if self.blank() == ",":
                 self.at += 1
         rule = FingerprintRule(matchers, tuple(values), title, line=self.number)
-        return checked(rule, lambda what: self.error(what, start))
+        checked(rule, lambda what: self.error(what, start))
+        return rule
 
 
 def matcher(
     key: str,
     pattern: str,
-    negated: bool,
+    negated: bool,  # noqa: FBT001
     where: Literal["frame", "caller", "callee"],
-    error: Any,  # noqa: FBT001
+    error: Any,
 ) -> Matcher:
     """Return a matcher whose key and pattern have been looked at; ``error`` makes the error that is raised."""
     name = key if key.startswith("tags.") else KEYS.get(key)
@@ -296,7 +300,7 @@ _TABLES = {
 
 
 def parse_toml(text: str, name: str = "rules.toml") -> RuleSet:
-    """Read rules from TOML; see the top of this file. Raises RuleError; for the contents of a table it names its line."""
+    """Read rules from TOML, see above. Raises RuleError, which for the contents of a table names its line."""
     import tomllib  # noqa: PLC0415
 
     try:

@@ -1,10 +1,10 @@
 """Stack-trace rules applied to stacks: once for each distinct symbol what a frame alone tells, then masks of bits.
 
-What a rule asks of a frame's function, module, package, path and family is one *test*; a symbol's tests are looked at
-once and kept. Of a stack, every test, category and flag is one integer with a bit for each frame, frame 0 (the
-outermost) in the lowest. A rule is then a handful of ANDs: its own test, what it asks of the categories and of in_app as
-the rules before it left them, and for neighbours in brackets the same shifted by one frame. So a rule costs a stack of a
-hundred frames no more than a stack of one.
+What a rule asks of a frame's function, module, package, path and family is one *test*; a symbol's tests are looked
+at once and kept. Of a stack, every test, category and flag is one integer with a bit for each frame, frame 0 (the
+outermost) in the lowest. A rule is then a handful of ANDs: its own test, what it asks of the categories and of in_app
+as the rules before it left them, and for neighbours in brackets the same shifted by one frame. So a rule costs a stack
+of a hundred frames no more than a stack of one.
 
 Rules are applied top to bottom, each to all frames: first what they change of the frames (``app``, ``category``), then,
 over the changed frames, what counts (``group``, ``prefix``, ``sentinel``, the variables). Specification: Sentry's
@@ -231,7 +231,7 @@ class StackRules:
         categories: dict[str, int] | None = None,
         steps: list[Step] | None = None,
     ) -> StackState:
-        """Apply all rules to a stack: the ``tests`` of its frames, outermost first, and a mask of those that are in_app.
+        """Apply all rules to a stack: the ``tests`` of its frames, outermost first, and a mask of those in_app.
 
         ``exception`` has type, value and mechanism. What was done is added to ``steps`` where that is given.
         """
