@@ -1,0 +1,293 @@
+"""A Sentry event's hashes: the strategies, the one that wins, and what fingerprints make of it.
+
+Strategies are tried by their score: exceptions, threads, a loose stack, a template, reports of browsers, the message;
+the first that gives something counts, and each of its variants is the MD5 of what counts in it, in UTF-8, with nothing
+in between. Specification: sentry's ``get_grouping_variants_for_event`` and its strategies of 2023-02.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from deadreckon.grouping.families.sentry.frames import Frames, Options
+from deadreckon.grouping.families.sentry.message import normalize_message
+from deadreckon.grouping.families.sentry.stacks import Node, stack_variants
+from deadreckon.grouping.rules import RuleSet, StackRules
+from deadreckon.grouping.rules.read import is_default, parse_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from deadreckon.grouping.families.sentry.payload import Event, Exc, Report, Stacktrace, Thread
+
+__all__ = ["CONFIGURATIONS", "Grouping", "Variant"]
+
+CONFIGURATIONS = {
+    "newstyle:2023-01-11": Options("newstyle:2023-01-11"),
+    "mobile:2021-02-12": Options(
+        "mobile:2021-02-12",
+        hierarchical=True,
+        no_native_filename=True,
+        package_fallback=True,
+        same_anonymous=True,
+        detect_synthetic=True,
+    ),
+}
+"""Sentry's configurations, by name. Their rules are Sentry's, so a file of the user's has them."""
+
+_SYNTHETIC = re.compile(r"^(?:EXC_|EXCEPTION_|SIG|KERN_|ILL_)[A-Z0-9_ /x]+$")
+_DIGEST = re.compile(r"^[0-9a-f]{32}$")
+_OWN_RULES = 64
+
+
+@dataclass(slots=True)
+class Variant:
+    """One way to group an event: its hash where it counts, and the components it was made from."""
+
+    kind: str
+    hash: str | None
+    nodes: list[Node] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
+    """Of a fingerprint: its values, with ``{{ default }}`` standing for the components."""
+
+
+class Grouping:
+    """Groups Sentry events under one configuration and a set of rules, whose tests of symbols it keeps."""
+
+    def __init__(self, configuration: str, rules: RuleSet) -> None:
+        self.options = CONFIGURATIONS[configuration]
+        self.rules = rules
+        self._frames = Frames(self.options, StackRules(rules.stack))
+        self._own: dict[str, Frames] = {}
+
+    def hashes(self, event: Event) -> list[str]:
+        """Return the hashes of an event, each once: of the application's own code first, of all code last."""
+        variants = self.variants(event)
+        names = sorted(variants, key=lambda name: (name == "system", not name.startswith("app-depth")))
+        return list(dict.fromkeys(h for name in names if (h := variants[name].hash) is not None))
+
+    def variants(self, event: Event, *, explain: bool = False) -> dict[str, Variant]:
+        """Return every variant of an event, those too that don't count; with ``explain`` also why."""
+        if event.checksum:
+            return _by_checksum(event.checksum)
+        from deadreckon.grouping.families.sentry.fingerprint import client_values  # noqa: PLC0415
+
+        nodes = self._strategies(event, explain=explain)
+        fingerprint = client_values(event)
+        defaults = sum(map(is_default, fingerprint))
+        found: dict[str, Variant] = {}
+        if not defaults:
+            found = {name: Variant("component", None, _muted(parts)) for name, parts in nodes.items()}
+            found["custom-fingerprint"] = Variant("custom-fingerprint", _md5(*_encoded(fingerprint)), values=fingerprint)
+            return found
+        plain = len(fingerprint) == 1
+        for name, parts in nodes.items():
+            data = b"".join([p.flat() for p in parts])
+            counts = any(p.contributes for p in parts)
+            if plain:
+                found[name] = Variant("component", _md5(data) if counts else None, parts)
+            else:
+                salted = (data if is_default(v) else e for v, e in zip(fingerprint, _encoded(fingerprint), strict=True))
+                found[name] = Variant("salted-component", _md5(*salted) if counts else None, parts, fingerprint)
+        if not any(v.hash for v in found.values()):
+            found["fallback"] = Variant("fallback", _md5())
+        return found
+
+    # -- strategies -----------------------------------------------------------------------------------------------
+
+    def _strategies(self, event: Event, *, explain: bool) -> dict[str, list[Node]]:
+        frames = self._frames_of(event)
+        found: dict[str, list[Node]] = {}
+        winner = ""
+        for name, variants in self._each(event, frames, explain):
+            for variant, node in variants.items():
+                found.setdefault(variant, []).append(node)
+                if not node.contributes:
+                    continue
+                if not winner:
+                    winner = name
+                elif winner != name:
+                    node.contributes, node.why = False, f"{winner} comes first"
+        return found
+
+    def _each(self, event: Event, frames: Frames, explain: bool) -> Iterator[tuple[str, dict[str, Node]]]:  # noqa: FBT001
+        def of_stack(stack: Stacktrace, exception: Mapping[str, str | None] | None) -> dict[str, Node]:
+            return stack_variants(stack, frames, event.platform, exception, explain=explain)
+
+        if event.exception is not None:
+            chain = [e for e in event.exception.values or () if e is not None]
+            yield "exception", _concluded(self._exceptions(chain, of_stack))
+        if event.threads is not None:
+            threads = [t for t in event.threads.values or () if t is not None]
+            yield "threads", _concluded(_threads(threads, of_stack))
+        if event.stacktrace is not None:
+            yield "stacktrace", _concluded(of_stack(event.stacktrace, None))
+        if event.template is not None:
+            places = (("filename", event.template.filename), ("context-line", event.template.context_line))
+            parts = [_leaf(kind, value) for kind, value in places]
+            yield "template", {"default": _group("template", parts)}
+        if event.csp is not None:
+            yield "csp", {"default": _csp(event.csp)}
+        for name, kind, report in (
+            ("hpkp", "hpkp", event.hpkp),
+            ("expectstaple", "expect-staple", event.expectstaple),
+            ("expectct", "expect-ct", event.expectct),
+        ):
+            if report is not None:
+                yield name, {"default": _group(kind, [_leaf("salt", kind), _leaf("hostname", str(report.hostname))])}
+        if event.logentry is not None:
+            message = event.logentry.message or event.logentry.formatted or ""
+            yield "message", {"default": Node("message", True, _bytes(normalize_message(message)))}
+
+    def _frames_of(self, event: Event) -> Frames:
+        """Return the frames to look at; an event of Sentry's own tests has rules of its own that come last."""
+        text = event.grouping.enhancements if event.grouping is not None else None
+        if not text:
+            return self._frames
+        found = self._own.get(text)
+        if found is None:
+            if len(self._own) >= _OWN_RULES:
+                self._own.clear()
+            own = parse_rules(text, "_grouping.enhancements")
+            found = self._own[text] = Frames(self.options, StackRules((*self.rules.stack, *own.stack)))
+        return found
+
+    def _exceptions(
+        self, chain: list[Exc], of_stack: Callable[[Stacktrace, Mapping[str, str | None]], dict[str, Node]]
+    ) -> dict[str, Node]:
+        if len(chain) == 1:
+            return self._exception(chain[0], of_stack)
+        by_variant: dict[str, list[Node]] = {}
+        for exception in chain:
+            for name, node in self._exception(exception, of_stack).items():
+                by_variant.setdefault(name, []).append(node)
+        return {name: _group("chained-exception", nodes) for name, nodes in by_variant.items()}
+
+    def _exception(
+        self, told: Exc, of_stack: Callable[[Stacktrace, Mapping[str, str | None]], dict[str, Node]]
+    ) -> dict[str, Node]:
+        mechanism = told.mechanism
+        synthetic = mechanism is not None and bool(mechanism.synthetic)
+        if self.options.detect_synthetic and mechanism is not None and mechanism.synthetic is None and told.type:
+            synthetic = _SYNTHETIC.match(told.type) is not None
+        kind = _leaf("type", told.type or None)
+        real = Node("type", kind.contributes and not synthetic, kind.data, why="synthetic" if synthetic else "")
+        error = mechanism.meta.ns_error if mechanism is not None and mechanism.meta is not None else None
+        ns_error = Node("ns-error", True, _bytes(f"{error.domain}{error.code}")) if error is not None else None
+        if told.stacktrace is not None and any(told.stacktrace.frames or ()):
+            about = {"type": told.type, "value": told.value, "mechanism": mechanism.type if mechanism else None}
+            stacks = of_stack(told.stacktrace, about)
+        else:
+            stacks = {"app": Node("stacktrace", False)}
+        found = {}
+        for variant, stack in stacks.items():
+            # Hierarchies came with the detection of synthetic types; what was grouped before is as it was.
+            parts = [stack, kind if variant == "system" else real]
+            if ns_error is not None:
+                parts.append(ns_error)
+            parts.append(_value(told.value, stack, ns_error))
+            found[variant] = _group("exception", parts)
+        return found
+
+
+def _value(value: str | None, stack: Node, ns_error: Node | None) -> Node:
+    if value is None:
+        return Node("value", False)
+    if stack.contributes or ns_error is not None:
+        return Node("value", False, _bytes(value), why="the stack counts" if stack.contributes else "ns-error counts")
+    text = normalize_message(value)
+    return Node("value", bool(text), _bytes(text))
+
+
+def _threads(
+    threads: list[Thread], of_stack: Callable[[Stacktrace, Mapping[str, str | None] | None], dict[str, Node]]
+) -> dict[str, Node]:
+    for chosen in ([t for t in threads if t.crashed], [t for t in threads if t.current], threads):
+        if len(chosen) == 1:
+            stack = chosen[0].stacktrace
+            if stack is None or not stack.frames:
+                return {"app": Node("threads", False, why="the thread has no stack")}
+            return {name: _group("threads", [node]) for name, node in of_stack(stack, None).items()}
+    return {"app": Node("threads", False, why=f"not exactly one of {len(threads)} threads crashed or is current")}
+
+
+def _csp(report: Report) -> Node:
+    uri = _site(report.blocked_uri or "")
+    violated = report.violated_directive or ""
+    kind = None
+    if report.effective_directive == "script-src" and uri == "'self'":
+        kind = next((k for k in ("unsafe-inline", "unsafe-eval") if f"'{k}'" in violated), None)
+    salt = _leaf("salt", str(report.effective_directive))
+    return _group("csp", [salt, _leaf("violation", f"'{kind}'") if kind else _leaf("uri", uri)])
+
+
+def _site(uri: str) -> str:
+    """Return a web page's host, of other addresses also the scheme; what is blocked may be a scheme alone."""
+    if uri in {"", "'self'", "self"}:
+        return "'self'"
+    if ":" not in uri:
+        return urlunsplit((uri, "", "", None, None))
+    try:
+        scheme, host = urlsplit(uri)[:2]
+    except ValueError:
+        return uri
+    return host if scheme in {"http", "https"} else urlunsplit((scheme, host, "", None, None))
+
+
+def _concluded(variants: dict[str, Node]) -> dict[str, Node]:
+    """Take out variants that add nothing: of the same hash as a mandatory one, or without a stack where others have."""
+    mandatory = {name: node for name, node in variants.items() if name.startswith("!")}
+    required = {node.flat(): name for name, node in mandatory.items() if node.contributes}
+    for name, node in variants.items():
+        if name in mandatory or not node.contributes:
+            continue
+        if mandatory and not required:
+            node.contributes, node.why = False, "the system variant does not count"
+        elif (same := required.get(node.flat())) is not None:
+            node.contributes, node.why = False, f"the same as the {same[1:]} variant"
+    found = {name.removeprefix("!"): node for name, node in variants.items()}
+    with_stack = [name for name, node in found.items() if node.has_stack()]
+    if len(found) > 1 and with_stack:
+        for name, node in found.items():
+            if name not in with_stack:
+                node.contributes, node.why = False, node.why or "it has no stack that counts, others have"
+    return found
+
+
+def _by_checksum(checksum: str) -> dict[str, Variant]:
+    if _DIGEST.match(checksum):
+        return {"checksum": Variant("checksum", checksum)}
+    found = {"hashed-checksum": Variant("checksum", _md5(_bytes(checksum)))}
+    if len(checksum) <= 32:
+        found["checksum"] = Variant("checksum", checksum)
+    return found
+
+
+def _muted(nodes: list[Node]) -> list[Node]:
+    for node in nodes:
+        node.contributes, node.why = False, node.why or "the fingerprint comes first"
+    return nodes
+
+
+def _group(kind: str, parts: list[Node]) -> Node:
+    return Node(kind, any([p.contributes for p in parts]), b"", tuple(parts))  # noqa: C419  (faster for three)
+
+
+def _leaf(kind: str, value: str | None) -> Node:
+    return Node(kind, value is not None, _bytes(value) if value is not None else b"")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _encoded(values: list[str]) -> list[bytes]:
+    return [_bytes(v) for v in values]
+
+
+def _md5(*parts: bytes) -> str:
+    return hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
