@@ -228,12 +228,13 @@ class StackRules:
         app: int,
         exception: Mapping[str, str | None] | None = None,
         *,
-        categories: dict[str, int] | None = None,
+        modify: bool = True,
         steps: list[Step] | None = None,
     ) -> StackState:
         """Apply all rules to a stack: the ``tests`` of its frames, outermost first, and a mask of those in_app.
 
-        ``exception`` has type, value and mechanism. What was done is added to ``steps`` where that is given.
+        ``exception`` has type, value and mechanism. Without ``modify`` frames stay as they are, and rules only say what
+        counts. What was done is added to ``steps`` where that is given.
         """
         full = (1 << len(stack)) - 1
         masks = {ALWAYS: full}
@@ -243,8 +244,8 @@ class StackRules:
             for test in tests:
                 masks[test] = known(test, 0) | bit
             bit <<= 1
-        state = StackState(app, categories or {})
-        for number in self._active(self._modifiers, masks):
+        state = StackState(app)
+        for number in self._active(self._modifiers, masks) if modify else ():
             compiled = self.compiled[number]
             if hits := self._hits(compiled, masks, full, state, exception):
                 for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:

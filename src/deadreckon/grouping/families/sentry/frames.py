@@ -79,11 +79,16 @@ class Counted(NamedTuple):
 
 
 class Frames:
-    """The distinct frames of events, for one set of options and rules."""
+    """The distinct frames of events, for one set of options and rules.
 
-    def __init__(self, options: Options, rules: StackRules) -> None:
+    Without ``modify`` frames are taken as they came: rules don't change them, names are not trimmed before recursion is
+    looked for.
+    """
+
+    def __init__(self, options: Options, rules: StackRules, *, modify: bool = True) -> None:
         self.options = options
         self.rules = rules
+        self.modify = modify
         self._known: dict[str | None, dict[Frame, Counted]] = {}
         self._identities: dict[tuple[object, ...], object] = {}
 
@@ -106,7 +111,8 @@ class Frames:
         function, _ = names_of(frame, platform)
         family = family_of(platform)
         parts, contributes = parts_of(frame, platform, self.options)
-        place = (frame.abs_path, frame.package, frame.module, frame.filename, function, frame.lineno, frame.colno)
+        called = function if self.modify else frame.function
+        place = (frame.abs_path, frame.package, frame.module, frame.filename, called, frame.lineno, frame.colno)
         symbol = Symbol(family, function, frame.module, frame.package, frame.abs_path or frame.filename)
         told = frame.in_app
         if frame.data is not None and frame.data.orig_in_app is not None:  # Rules were applied before.

@@ -62,7 +62,7 @@ class Grouping:
         self.options = CONFIGURATIONS[configuration]
         self.rules = rules
         self._frames = Frames(self.options, StackRules(rules.stack))
-        self._own: dict[str, Frames] = {}
+        self._own: dict[tuple[str | None, bool], Frames] = {}
 
     def hashes(self, event: Event) -> list[str]:
         """Return the hashes of an event, each once: of the application's own code first, of all code last."""
@@ -144,16 +144,21 @@ class Grouping:
             yield "message", {"default": Node("message", True, _bytes(normalize_message(message)))}
 
     def _frames_of(self, event: Event) -> Frames:
-        """Return the frames to look at; an event of Sentry's own tests has rules of its own that come last."""
+        """Return the frames to look at; an event of Sentry's own tests has rules of its own that come last.
+
+        Those with fingerprint rules of their own are grouped by their frames as they came.
+        """
         text = event.grouping.enhancements if event.grouping is not None else None
-        if not text:
+        modify = event.own_fingerprint_rules is None
+        if not text and modify:
             return self._frames
-        found = self._own.get(text)
+        found = self._own.get((text, modify))
         if found is None:
             if len(self._own) >= _OWN_RULES:
                 self._own.clear()
-            own = parse_rules(text, "_grouping.enhancements")
-            found = self._own[text] = Frames(self.options, StackRules((*self.rules.stack, *own.stack)))
+            own = parse_rules(text or "", "_grouping.enhancements")
+            rules = StackRules((*self.rules.stack, *own.stack)) if own.stack else self._frames.rules
+            found = self._own[text, modify] = Frames(self.options, rules, modify=modify)
         return found
 
     def _exceptions(

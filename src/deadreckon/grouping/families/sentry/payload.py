@@ -182,7 +182,11 @@ def convert(document: Any) -> Event:
         told["logentry"] = _logentry(document["message"])
     if not told.get("platform"):
         told["platform"] = "other"
-    return msgspec.convert({name: value for name, value in told.items() if value is not None}, Event, strict=False)
+    raw = {attribute: told.pop(name, None) for name, attribute in _RAW.items()}
+    event = msgspec.convert({name: value for name, value in told.items() if value is not None}, Event, strict=False)
+    for attribute, value in raw.items():
+        setattr(event, attribute, value)
+    return event
 
 
 def tags_of(event: Event) -> list[tuple[str, str]]:
@@ -324,6 +328,7 @@ def _raw(value: Any) -> msgspec.Raw | None:
     return msgspec.Raw(msgspec.json.encode(value)) if type(value) in {dict, list} else None
 
 
+_RAW = {"tags": "tags", "sdk": "sdk", "_fingerprinting_rules": "own_fingerprint_rules"}
 _MEMBERS: dict[str, Any] = {
     "exception": lambda value: _several(value, _exception),
     "threads": lambda value: _several(value, _thread),

@@ -120,8 +120,7 @@ def stack_variants(
         bit <<= 1
     lonely = base if len(counted) == 1 and counted[0].lonely else 0
     steps: list[Step] | None = [] if explain else None
-    categories: dict[str, int] = {}
-    state = frames.rules.apply([c.tests for c in counted], app, exception, categories=categories, steps=steps)
+    state = frames.rules.apply([c.tests for c in counted], app, exception, modify=frames.modify, steps=steps)
     view = View(told, counted, state, steps or [], recursion, lonely) if explain else None
     built = _Stack(counted, state, view)
     base &= ~lonely
