@@ -27,6 +27,8 @@ __all__ = ["ALWAYS", "Compiled", "Condition", "StackRules", "StackState", "Step"
 
 MAX_SYMBOLS = 1 << 17
 """Symbols whose tests are kept; when there are more, all are forgotten and looked at anew."""
+MAX_ACTIVE = 4096
+"""Sets of tests whose rules are kept."""
 ALWAYS: Final = -1
 """The test that every frame passes."""
 UNKNOWN: Final = "<unknown>"
@@ -74,6 +76,10 @@ class Compiled(NamedTuple):
     updaters: tuple[FlagAction | VarAction, ...]
     one_by_one: bool
     """Some flag is both set and cleared, so the order of the matching frames counts."""
+    asks_more: bool
+    """Its test is not all that it asks."""
+    needs: str | None
+    """A category that some frame must have for the rule to hold anywhere: what most rules fail at."""
 
 
 class Step(NamedTuple):
@@ -126,6 +132,7 @@ class StackRules:
         self._needs = [(test, need, forbid) for (need, forbid), test in self._tests.items()]
         self._modifiers = self._index(lambda c: bool(c.modifiers))
         self._updaters = self._index(lambda c: bool(c.updaters))
+        self._active: dict[frozenset[int], tuple[list[Compiled], list[Compiled]]] = {}
         self._symbols: dict[Symbol, tuple[int, ...]] = {}
         self._values: dict[tuple[str, str], int] = {}
 
@@ -157,6 +164,8 @@ class StackRules:
             modifiers,
             updaters,
             one_by_one=any((flag, not value) in flags for flag, value in flags),
+            asks_more=len(rule.matchers) > sum(m.where == "frame" and m.key in FRAME_KEYS for m in rule.matchers),
+            needs=next((c.category for c in conditions if c.literal and c.wanted), None),
         )
 
     def _test(self, rule: StackRule, where: str) -> int:
@@ -244,28 +253,35 @@ class StackRules:
             for test in tests:
                 masks[test] = known(test, 0) | bit
             bit <<= 1
-        state = StackState(app)
-        for number in self._active(self._modifiers, masks) if modify else ():
-            compiled = self.compiled[number]
-            if hits := self._hits(compiled, masks, full, state, exception):
+        modifiers, updaters = self._rules_for(masks)
+        state = StackState(app, {})
+        told = state.categories.get
+        for compiled in modifiers if modify else ():
+            if compiled.needs is not None and not told(compiled.needs):
+                continue
+            if hits := self._hits(compiled, masks, full, state, exception) if compiled.asks_more else masks[compiled.test]:
                 for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
                     for action in compiled.modifiers:
                         _modify(state, action, mask, full, compiled.rule, steps)
-        for number in self._active(self._updaters, masks):
-            compiled = self.compiled[number]
-            if hits := self._hits(compiled, masks, full, state, exception):
+        for compiled in updaters:
+            if compiled.needs is not None and not told(compiled.needs):
+                continue
+            if hits := self._hits(compiled, masks, full, state, exception) if compiled.asks_more else masks[compiled.test]:
                 for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
                     for action in compiled.updaters:
                         _update(state, action, mask, full, compiled.rule, steps)
         return state
 
-    @staticmethod
-    def _active(index: dict[int, tuple[int, ...]], masks: dict[int, int]) -> list[int]:
-        found: list[int] = []
-        for test in masks:
-            if (numbers := index.get(test)) is not None:
-                found += numbers
-        found.sort()
+    def _rules_for(self, masks: dict[int, int]) -> tuple[list[Compiled], list[Compiled]]:
+        """Return the rules whose test some frame passes, in their order: those that modify, and those that update."""
+        tests = frozenset(masks)
+        found = self._active.get(tests)
+        if found is None:
+            if len(self._active) >= MAX_ACTIVE:
+                self._active.clear()
+            numbers = [sorted(n for t in tests for n in i.get(t, ())) for i in (self._modifiers, self._updaters)]
+            modifiers, updaters = ([self.compiled[n] for n in listed] for listed in numbers)
+            found = self._active[tests] = (modifiers, updaters)
         return found
 
     def _hits(

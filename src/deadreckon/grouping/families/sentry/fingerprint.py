@@ -43,7 +43,7 @@ def client_values(event: Event) -> list[str]:
 
 def own_rules(event: Event) -> list[FingerprintRule]:
     """Return the rules that an event of Sentry's own tests brings along."""
-    if event.own_fingerprint_rules is None:
+    if not event.own_fingerprint_rules:
         return []
     found = []
     for told in msgspec.json.decode(event.own_fingerprint_rules)[:_MAX_OWN_RULES]:
@@ -200,7 +200,7 @@ class _Told:
         yield {"release": self.event.release}
 
     def _sdk(self) -> Iterable[Record]:
-        sdk = msgspec.json.decode(self.event.sdk) if self.event.sdk is not None else None
+        sdk = msgspec.json.decode(self.event.sdk) if self.event.sdk else None
         name = sdk.get("name") if type(sdk) is dict else None
         yield {"sdk": name if type(name) is str else None}
 

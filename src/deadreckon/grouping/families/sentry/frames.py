@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counted", "Frames", "Options", "Part", "has_url_origin", "parts_of"]
 
+MAX_PLATFORMS = 64
 MAX_FRAMES = 1 << 17
 """Distinct frames that are kept; when there are more, all are forgotten and looked at anew."""
 
@@ -69,13 +70,13 @@ class Counted(NamedTuple):
 
     tests: tuple[int, ...]
     data: bytes
-    contributes: bool
-    in_app: bool
-    identity: object
-    """Frames that follow each other and have the same are one, called again."""
+    contributes: str
+    """``1`` or ``0``, as ``in_app``: of a stack they are one number in binary."""
+    in_app: str
+    identity: tuple[object, ...]
+    """Frames that follow each other and have the same are one, called again. Equal ones are the same object."""
     lonely: bool
     """JavaScript without a function and from a URL: alone it says nothing."""
-    function: str | None
 
 
 class Frames:
@@ -90,23 +91,23 @@ class Frames:
         self.rules = rules
         self.modify = modify
         self._known: dict[str | None, dict[Frame, Counted]] = {}
-        self._identities: dict[tuple[object, ...], object] = {}
+        self._count_of_frames = 0
+        self._identities: dict[tuple[object, ...], tuple[object, ...]] = {}
 
-    def of_platform(self, platform: str | None) -> dict[Frame, Counted]:
-        """Return the frames known of events of a platform; those that are not go through ``count``."""
-        known = self._known.get(platform)
-        if known is None:
-            if len(self._known) > 64:
-                self._known.clear()
-            known = self._known[platform] = {}
-        return known
-
-    def count(self, frame: Frame, event_platform: str | None) -> Counted:
-        """Look at a frame and keep the result."""
-        known = self.of_platform(event_platform)
-        if len(known) >= MAX_FRAMES or len(self._identities) >= MAX_FRAMES:
-            known.clear()
+    def counted(self, frames: list[Frame], platform: str | None) -> list[Counted]:
+        """Return what frames give, in an event of a platform."""
+        if len(self._known) >= MAX_PLATFORMS or self._count_of_frames >= MAX_FRAMES:
+            self._known.clear()
             self._identities.clear()
+            self._count_of_frames = 0
+        known = self._known.setdefault(platform, {})
+        try:
+            return [known[f] for f in frames]
+        except KeyError:
+            return [known.get(f) or known.setdefault(f, self._count(f, platform)) for f in frames]
+
+    def _count(self, frame: Frame, event_platform: str | None) -> Counted:
+        self._count_of_frames += 1
         platform = frame.platform or event_platform
         function, _ = names_of(frame, platform)
         family = family_of(platform)
@@ -117,16 +118,14 @@ class Frames:
         told = frame.in_app
         if frame.data is not None and frame.data.orig_in_app is not None:  # Rules were applied before.
             told = None if frame.data.orig_in_app == -1 else bool(frame.data.orig_in_app)
-        known[frame] = found = Counted(
+        return Counted(
             self.rules.tests(symbol),
             "".join(p.value for p in parts if p.contributes and p.value is not None).encode("utf-8", "replace"),
-            contributes,
-            bool(told),
-            self._identities.setdefault(place, len(self._identities)),
+            "1" if contributes else "0",
+            "1" if told else "0",
+            self._identities.setdefault(place, place),
             family == "javascript" and not function and is_url(frame.abs_path),
-            function,
         )
-        return found
 
 
 def names_of(frame: Frame, platform: str | None) -> tuple[str | None, str | None]:

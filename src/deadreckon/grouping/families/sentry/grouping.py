@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from deadreckon.grouping.families.sentry.fingerprint import client_values
 from deadreckon.grouping.families.sentry.frames import Frames, Options
 from deadreckon.grouping.families.sentry.message import normalize_message
 from deadreckon.grouping.families.sentry.stacks import Node, stack_variants
 from deadreckon.grouping.rules import RuleSet, StackRules
-from deadreckon.grouping.rules.read import is_default, parse_rules
+from deadreckon.grouping.rules.read import DEFAULT, is_default, parse_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,33 +68,35 @@ class Grouping:
     def hashes(self, event: Event) -> list[str]:
         """Return the hashes of an event, each once: of the application's own code first, of all code last."""
         variants = self.variants(event)
-        names = sorted(variants, key=lambda name: (name == "system", not name.startswith("app-depth")))
-        return list(dict.fromkeys(h for name in names if (h := variants[name].hash) is not None))
+        if (last := variants.pop("system", None)) is not None:
+            variants["system"] = last
+        return list(dict.fromkeys([v.hash for v in variants.values() if v.hash is not None]))
 
     def variants(self, event: Event, *, explain: bool = False) -> dict[str, Variant]:
         """Return every variant of an event, those too that don't count; with ``explain`` also why."""
         if event.checksum:
             return _by_checksum(event.checksum)
-        from deadreckon.grouping.families.sentry.fingerprint import client_values  # noqa: PLC0415
-
         nodes = self._strategies(event, explain=explain)
         fingerprint = client_values(event)
-        defaults = sum(map(is_default, fingerprint))
+        plain = fingerprint == [DEFAULT]
         found: dict[str, Variant] = {}
-        if not defaults:
+        if not plain and not any(map(is_default, fingerprint)):
             found = {name: Variant("component", None, _muted(parts)) for name, parts in nodes.items()}
-            found["custom-fingerprint"] = Variant("custom-fingerprint", _md5(*_encoded(fingerprint)), values=fingerprint)
+            found["custom-fingerprint"] = Variant(
+                "custom-fingerprint", _md5(*_encoded(fingerprint)), values=fingerprint
+            )
             return found
-        plain = len(fingerprint) == 1
+        contributing = False
         for name, parts in nodes.items():
-            data = b"".join([p.flat() for p in parts])
-            counts = any(p.contributes for p in parts)
+            data = [p.data for p in parts if p.contributes]
+            contributing = contributing or bool(data)
             if plain:
-                found[name] = Variant("component", _md5(data) if counts else None, parts)
+                found[name] = Variant("component", _md5(*data) if data else None, parts)
             else:
-                salted = (data if is_default(v) else e for v, e in zip(fingerprint, _encoded(fingerprint), strict=True))
-                found[name] = Variant("salted-component", _md5(*salted) if counts else None, parts, fingerprint)
-        if not any(v.hash for v in found.values()):
+                told = zip(fingerprint, _encoded(fingerprint), strict=True)
+                salted = [b"".join(data) if is_default(value) else encoded for value, encoded in told]
+                found[name] = Variant("salted-component", _md5(*salted) if data else None, parts, fingerprint)
+        if not contributing:
             found["fallback"] = Variant("fallback", _md5())
         return found
 
@@ -129,7 +132,7 @@ class Grouping:
         if event.template is not None:
             places = (("filename", event.template.filename), ("context-line", event.template.context_line))
             parts = [_leaf(kind, value) for kind, value in places]
-            yield "template", {"default": _group("template", parts)}
+            yield "template", {"default": Node.of("template", parts)}
         if event.csp is not None:
             yield "csp", {"default": _csp(event.csp)}
         for name, kind, report in (
@@ -138,7 +141,7 @@ class Grouping:
             ("expectct", "expect-ct", event.expectct),
         ):
             if report is not None:
-                yield name, {"default": _group(kind, [_leaf("salt", kind), _leaf("hostname", str(report.hostname))])}
+                yield name, {"default": Node.of(kind, [_leaf("salt", kind), _leaf("hostname", str(report.hostname))])}
         if event.logentry is not None:
             message = event.logentry.message or event.logentry.formatted or ""
             yield "message", {"default": Node("message", True, _bytes(normalize_message(message)))}
@@ -149,7 +152,7 @@ class Grouping:
         Those with fingerprint rules of their own are grouped by their frames as they came.
         """
         text = event.grouping.enhancements if event.grouping is not None else None
-        modify = event.own_fingerprint_rules is None
+        modify = not event.own_fingerprint_rules
         if not text and modify:
             return self._frames
         found = self._own.get((text, modify))
@@ -170,7 +173,7 @@ class Grouping:
         for exception in chain:
             for name, node in self._exception(exception, of_stack).items():
                 by_variant.setdefault(name, []).append(node)
-        return {name: _group("chained-exception", nodes) for name, nodes in by_variant.items()}
+        return {name: Node.of("chained-exception", nodes) for name, nodes in by_variant.items()}
 
     def _exception(
         self, told: Exc, of_stack: Callable[[Stacktrace, Mapping[str, str | None]], dict[str, Node]]
@@ -195,7 +198,7 @@ class Grouping:
             if ns_error is not None:
                 parts.append(ns_error)
             parts.append(_value(told.value, stack, ns_error))
-            found[variant] = _group("exception", parts)
+            found[variant] = Node.of("exception", parts)
         return found
 
 
@@ -216,7 +219,7 @@ def _threads(
             stack = chosen[0].stacktrace
             if stack is None or not stack.frames:
                 return {"app": Node("threads", False, why="the thread has no stack")}
-            return {name: _group("threads", [node]) for name, node in of_stack(stack, None).items()}
+            return {name: Node.of("threads", [node]) for name, node in of_stack(stack, None).items()}
     return {"app": Node("threads", False, why=f"not exactly one of {len(threads)} threads crashed or is current")}
 
 
@@ -227,7 +230,7 @@ def _csp(report: Report) -> Node:
     if report.effective_directive == "script-src" and uri == "'self'":
         kind = next((k for k in ("unsafe-inline", "unsafe-eval") if f"'{k}'" in violated), None)
     salt = _leaf("salt", str(report.effective_directive))
-    return _group("csp", [salt, _leaf("violation", f"'{kind}'") if kind else _leaf("uri", uri)])
+    return Node.of("csp", [salt, _leaf("violation", f"'{kind}'") if kind else _leaf("uri", uri)])
 
 
 def _site(uri: str) -> str:
@@ -245,22 +248,19 @@ def _site(uri: str) -> str:
 
 def _concluded(variants: dict[str, Node]) -> dict[str, Node]:
     """Take out variants that add nothing: of the same hash as a mandatory one, or without a stack where others have."""
-    mandatory = {name: node for name, node in variants.items() if name.startswith("!")}
-    required = {node.flat(): name for name, node in mandatory.items() if node.contributes}
-    for name, node in variants.items():
-        if name in mandatory or not node.contributes:
-            continue
-        if mandatory and not required:
-            node.contributes, node.why = False, "the system variant does not count"
-        elif (same := required.get(node.flat())) is not None:
-            node.contributes, node.why = False, f"the same as the {same[1:]} variant"
-    found = {name.removeprefix("!"): node for name, node in variants.items()}
-    with_stack = [name for name, node in found.items() if node.has_stack()]
-    if len(found) > 1 and with_stack:
-        for name, node in found.items():
-            if name not in with_stack:
+    system = variants.pop("!system", None)
+    if system is not None:
+        for node in variants.values():
+            if node.contributes and not system.contributes:
+                node.contributes, node.why = False, "the system variant does not count"
+            elif node.contributes and node.data == system.data:
+                node.contributes, node.why = False, "the same as the system variant"
+        variants["system"] = system
+    if len(variants) > 1 and any([node.holds for node in variants.values()]):  # noqa: C419  (faster for two)
+        for node in variants.values():
+            if not node.holds:
                 node.contributes, node.why = False, node.why or "it has no stack that counts, others have"
-    return found
+    return variants
 
 
 def _by_checksum(checksum: str) -> dict[str, Variant]:
@@ -276,10 +276,6 @@ def _muted(nodes: list[Node]) -> list[Node]:
     for node in nodes:
         node.contributes, node.why = False, node.why or "the fingerprint comes first"
     return nodes
-
-
-def _group(kind: str, parts: list[Node]) -> Node:
-    return Node(kind, any([p.contributes for p in parts]), b"", tuple(parts))  # noqa: C419  (faster for three)
 
 
 def _leaf(kind: str, value: str | None) -> Node:

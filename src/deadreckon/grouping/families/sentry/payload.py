@@ -150,14 +150,14 @@ class Event(msgspec.Struct, gc=False):
     expectstaple: Report | None = None
     checksum: str | None = None
     fingerprint: list[Any] | None = None
-    tags: msgspec.Raw | None = None
+    tags: msgspec.Raw = msgspec.Raw()
     transaction: str | None = None
     level: str | None = None
     logger: str | None = None
     release: str | None = None
-    sdk: msgspec.Raw | None = None
+    sdk: msgspec.Raw = msgspec.Raw()
     grouping: Own | None = msgspec.field(default=None, name="_grouping")
-    own_fingerprint_rules: msgspec.Raw | None = msgspec.field(default=None, name="_fingerprinting_rules")
+    own_fingerprint_rules: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="_fingerprinting_rules")
 
 
 _decoder = msgspec.json.Decoder(Event)
@@ -182,7 +182,7 @@ def convert(document: Any) -> Event:
         told["logentry"] = _logentry(document["message"])
     if not told.get("platform"):
         told["platform"] = "other"
-    raw = {attribute: told.pop(name, None) for name, attribute in _RAW.items()}
+    raw = {attribute: told.pop(name, None) or msgspec.Raw() for name, attribute in _RAW.items()}
     event = msgspec.convert({name: value for name, value in told.items() if value is not None}, Event, strict=False)
     for attribute, value in raw.items():
         setattr(event, attribute, value)
@@ -191,7 +191,7 @@ def convert(document: Any) -> Event:
 
 def tags_of(event: Event) -> list[tuple[str, str]]:
     """Return an event's tags; they come as an object or as pairs."""
-    told = msgspec.json.decode(event.tags) if event.tags is not None else ()
+    told = msgspec.json.decode(event.tags) if event.tags else ()
     pairs = told.items() if type(told) is dict else told if type(told) is list else ()
     found = [(p[0], p[1]) for p in pairs if type(p) in {list, tuple} and len(p) == 2]
     return [(k, v) for k, v in found if type(k) is str and type(v) is str]

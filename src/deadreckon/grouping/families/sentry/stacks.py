@@ -7,7 +7,8 @@ frame, the outermost lowest. Specification: sentry's ``stacktrace:v1`` and ``hie
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING
 
 from deadreckon.grouping.rules.stack import Step, frames_of
@@ -38,7 +39,10 @@ class View:
 
 @dataclass(slots=True)
 class Node:
-    """A component of a variant: its own bytes, or its parts. ``mask`` and ``view`` are those of a stack."""
+    """A component of a variant: the bytes of all that counts in it, one after the other, with nothing in between.
+
+    ``mask`` and ``view`` are those of a stack, ``holds`` tells whether a part of it is a stack that counts.
+    """
 
     kind: str
     contributes: bool
@@ -47,34 +51,39 @@ class Node:
     why: str = ""
     mask: int = 0
     view: View | None = None
+    holds: bool = False
 
-    def flat(self) -> bytes:
-        """Return the bytes of all that counts, one after the other, with nothing in between."""
-        if not self.contributes:
-            return b""
-        return self.data + b"".join([p.flat() for p in self.parts]) if self.parts else self.data
-
-    def has_stack(self) -> bool:
-        """Tell whether a stack that counts is part of it."""
-        return any(p.contributes and (p.kind == "stacktrace" or p.has_stack()) for p in self.parts)
+    @staticmethod
+    def of(kind: str, parts: list[Node]) -> Node:
+        """Return a component made of others; it counts if one of them does."""
+        counting = [p for p in parts if p.contributes]
+        holds = any([p.holds or p.kind == "stacktrace" for p in counting])  # noqa: C419  (faster for three)
+        data = b"".join([p.data for p in counting])
+        return Node(kind, bool(counting), data, tuple(parts), "", 0, None, holds)
 
 
-@dataclass(slots=True)
 class _Stack:
-    """A stack with the rules applied; ``base`` are the frames that count as far as rules don't say otherwise."""
+    """A stack with the rules applied."""
 
-    counted: list[Counted]
-    state: StackState
-    view: View | None
-    cache: dict[int, bytes] = field(default_factory=dict)
+    __slots__ = ("count", "data", "known", "state", "view")
+
+    def __init__(self, data: tuple[bytes, ...], state: StackState, view: View | None) -> None:
+        self.data = data
+        self.count = len(data)
+        self.state = state
+        self.view = view
+        self.known: dict[int, bytes] = {}
 
     def node(self, mask: int, why: str = "") -> Node:
-        return Node("stacktrace", bool(mask) and not why, self.data(mask), (), why, mask, self.view)
+        return Node("stacktrace", bool(mask) and not why, self.joined(mask), (), why, mask, self.view)
 
-    def data(self, mask: int) -> bytes:
-        found = self.cache.get(mask)
+    def joined(self, mask: int) -> bytes:
+        """Return the bytes of the frames of a mask."""
+        found = self.known.get(mask)
         if found is None:
-            found = self.cache[mask] = b"".join([c.data for i, c in enumerate(self.counted) if mask >> i & 1])
+            bits = f"{mask:0{self.count}b}"[::-1]
+            data = self.data if "0" not in bits else [d for d, bit in zip(self.data, bits, strict=False) if bit == "1"]
+            found = self.known[mask] = b"".join(data)
         return found
 
     def limited(self, base: int) -> tuple[int, str]:
@@ -99,31 +108,22 @@ def stack_variants(
 ) -> dict[str, Node]:
     """Return the variants of a stack; ``!`` before a name says that others with the same hash are of no use."""
     told = [f for f in stack.frames or () if f is not None]
-    known = frames.of_platform(platform)
-    counted: list[Counted] = []
-    base = app = recursion = 0
-    bit = 1
-    before: object = None
-    for frame in told:
-        found = known.get(frame)
-        if found is None:
-            found = frames.count(frame, platform)
-            known = frames.of_platform(platform)
-        counted.append(found)
-        if found.identity == before:
-            recursion |= bit
-        elif found.contributes:
-            base |= bit
-        if found.in_app:
-            app |= bit
-        before = found.identity
-        bit <<= 1
-    lonely = base if len(counted) == 1 and counted[0].lonely else 0
+    counted = frames.counted(told, platform)
+    base = app = recursion = lonely = 0
+    tests: tuple[tuple[int, ...], ...] = ()
+    data: tuple[bytes, ...] = ()
+    if counted:
+        tests, data, contributes, in_app, places, _ = zip(*counted, strict=True)
+        base, app = int("".join(contributes)[::-1], 2), int("".join(in_app)[::-1], 2)
+        if any(map(is_, places, places[1:])):
+            recursion = sum(1 << i for i in range(1, len(places)) if places[i] is places[i - 1])
+            base &= ~recursion
+        if len(counted) == 1 and counted[0].lonely:
+            base, lonely = 0, base
     steps: list[Step] | None = [] if explain else None
-    state = frames.rules.apply([c.tests for c in counted], app, exception, modify=frames.modify, steps=steps)
+    state = frames.rules.apply(tests, app, exception, modify=frames.modify, steps=steps)
     view = View(told, counted, state, steps or [], recursion, lonely) if explain else None
-    built = _Stack(counted, state, view)
-    base &= ~lonely
+    built = _Stack(data, state, view)
     if frames.options.hierarchical:
         mask, why = built.limited(base)
         return _hierarchy(built, mask, why, inverted=stack.snapshot or False if state.invert is None else state.invert)
@@ -164,10 +164,10 @@ def _hierarchy(stack: _Stack, mask: int, why: str, *, inverted: bool) -> dict[st
 
 def _by_application(stack: _Stack, mask: int, *, inverted: bool) -> dict[str, Node]:
     """Return the frame to blame alone, with one more on either side, and so on."""
-    if not stack.counted:
+    if not stack.count:
         return {"app-depth-max": stack.node(0)}
     state = stack.state
-    last = len(stack.counted) - 1
+    last = stack.count - 1
     blamed = 0 if inverted else last
     for candidates in (mask & state.app, mask & ~state.prefix, mask):
         if candidates:
