@@ -69,7 +69,16 @@ def _config(options: argparse.Namespace) -> Config:
     from deadreckon.config import load
 
     config = load(Path(options.config) if options.config else None)
+    if getattr(options, "grouping", None) or getattr(options, "grouping_rules", None) or _explains(options):
+        families = (*config.grouping.families, *options.grouping)
+        rules = (*config.grouping.rules, *options.grouping_rules)
+        explain = config.grouping.explain or _explains(options)
+        config = replace(config, grouping=replace(config.grouping, families=families, rules=rules, explain=explain))
     return replace(config, store=options.store) if options.store else config
+
+
+def _explains(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "explain_grouping", False))
 
 
 # -- process ----------------------------------------------------------------------------------------------------------
@@ -102,10 +111,15 @@ def _process(options: argparse.Namespace) -> int:
         if remote_source(path) is None and not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
+    config = _config(options)
+    if config.grouping.families:  # What is wrong with rules is told before the first crash.
+        from deadreckon.grouping.families import families_of
+
+        families_of(config.grouping)
     _compile_kernels()
     code = OK
     with (
-        Engine(_config(options), explain=options.explain) as engine,
+        Engine(config, explain=options.explain) as engine,
         _Output(options.output) as output,
         _Progress() as progress,
     ):
@@ -209,6 +223,24 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._active and self._shown != self._start:
             print("\r\033[K", end="", file=sys.stderr)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from deadreckon.adapters.difference import difference, render
+    from deadreckon.errors import ReportError
+
+    try:
+        found = difference(_config(options), options.a, options.b, options.symbols, options.kind)
+    except ReportError as e:
+        return _fail(f"{e.code}: {e}", UNREADABLE)
+    if (options.format or ("text" if sys.stdout.isatty() else "json")) == "text":
+        for line in render(found):
+            print(line)
+    else:
+        import msgspec
+
+        print(msgspec.json.encode(found).decode())
+    return OK
 
 
 # -- symbols ----------------------------------------------------------------------------------------------------------
@@ -374,6 +406,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "submit": _submit,
     "worker": _worker,
     "jobs": _jobs,
+    "diff": _diff,
     "snapshot": _snapshot,
     "demo": _demo,
     "doctor": _doctor,

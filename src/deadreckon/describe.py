@@ -26,9 +26,10 @@ from deadreckon.model.event import (
 
 if TYPE_CHECKING:
     from deadreckon.analysis.access import Read
+    from deadreckon.config import GroupingConfig
     from deadreckon.model.crash import Module, RawCrash, RawException
 
-__all__ = ["derived", "describe", "exception_info", "module_info", "unreadable"]
+__all__ = ["conclude", "derived", "describe", "exception_info", "module_info", "unreadable"]
 
 
 def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
@@ -55,6 +56,22 @@ def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attac
         request=raw.request or None,
         attachments=[*raw.attachments, *attachments] or None,
     )
+
+
+def conclude(event: Event, raw: RawCrash, grouping: GroupingConfig) -> None:
+    """Add what needs the whole event: fingerprints, title, status."""
+    from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit  # noqa: PLC0415
+
+    event.fingerprint = fingerprint(event)
+    title, event.culprit = title_and_culprit(event)
+    event.title = raw.title or title
+    if grouping.families:
+        from deadreckon.grouping.families import families_of  # noqa: PLC0415  (most events have our own only)
+
+        families_of(grouping).apply(event, raw.payload, explain=grouping.explain)
+    event.diagnostics = raw.diagnostics or None
+    if any(d.severity != "info" for d in raw.diagnostics):
+        event.status = "degraded"
 
 
 def exception_info(raw: RawCrash, exception: RawException, read: Read | None = None) -> ExceptionInfo:

@@ -214,4 +214,6 @@ class RawCrash:
     attachments: list[Attachment] = field(default_factory=list)
     """Files inside the report itself."""
     attributes: dict[str, Any] = field(default_factory=dict)
+    payload: dict[str, Any] | None = None
+    """What an error tracker's client sent, decoded, where a family of fingerprints is computed from just that."""
     diagnostics: list[Diagnostic] = field(default_factory=list)

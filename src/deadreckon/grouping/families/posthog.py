@@ -1,8 +1,8 @@
 """PostHog's fingerprints: a SHA-512 over what of an exception list stays the same.
 
-Of each exception its type; its message too where it has no resolved stack; of a resolved stack the application's frames,
-only the resolved ones if any is, or the first frame where none is the application's. All are one after the other with
-nothing in between. A client's own fingerprint counts as it is up to 64 bytes, of a longer one its SHA-512.
+Of each exception its type; its message too where it has no resolved stack; of a resolved stack the application's
+frames, only the resolved ones if any is, or the first frame where none is the application's. All are one after the
+other with nothing in between. A client's own fingerprint counts as it is up to 64 bytes, of a longer one its SHA-512.
 Specification: PostHog's "Error tracking", fingerprinting of 2025; held to vectors by the tests.
 """
 

@@ -259,7 +259,11 @@ def signature(
     found = " | ".join(c.text for c in components if c.contributes)
     if not found:  # Either there are no frames, or all are irrelevant: then the first will do.
         rest = [c.text for c in components if c.why != _ABOVE]
-        found = (rest[0] if rest else "EMPTY: no frame data available") if crashed else "EMPTY: no crashing thread identified"
+        found = (
+            (rest[0] if rest else "EMPTY: no frame data available")
+            if crashed
+            else "EMPTY: no crashing thread identified"
+        )
     return found, components
 
 
@@ -305,5 +309,10 @@ def _number(value: Any) -> int | None:
 def _stacked(frame: Frame) -> Stacked:
     module = re.split(r"[/\\]", frame.package)[-1] if frame.package else None
     return Stacked(
-        frame.function, frame.abs_path or frame.filename, frame.lineno, module, None, frame.rva or frame.instruction_addr
+        frame.function,
+        frame.abs_path or frame.filename,
+        frame.lineno,
+        module,
+        None,
+        frame.rva or frame.instruction_addr,
     )

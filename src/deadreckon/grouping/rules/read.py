@@ -309,7 +309,7 @@ def parse_toml(text: str, name: str = "rules.toml") -> RuleSet:
         told = re.search(r"\(at line (\d+), column (\d+)\)|$", str(e))
         line, column = (int(told[1]), int(told[2])) if told and told[1] else (text.count("\n") + 1, 1)
         raise RuleError(name, line, column, str(e)) from e
-    unknown = sorted(raw.keys() - _TABLES.keys())
+    unknown = sorted(raw.keys() - _TABLES.keys() - {"backtrace"})  # Those are another family's.
     if unknown:
         raise RuleError(name, 1, 1, f"unknown table {unknown[0]!r}; expected [[stack]] and [[fingerprint]]")
     rules: dict[str, list[Any]] = {kind: [] for kind in _TABLES}

@@ -259,14 +259,22 @@ class StackRules:
         for compiled in modifiers if modify else ():
             if compiled.needs is not None and not told(compiled.needs):
                 continue
-            if hits := self._hits(compiled, masks, full, state, exception) if compiled.asks_more else masks[compiled.test]:
+            if (
+                hits := self._hits(compiled, masks, full, state, exception)
+                if compiled.asks_more
+                else masks[compiled.test]
+            ):
                 for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
                     for action in compiled.modifiers:
                         _modify(state, action, mask, full, compiled.rule, steps)
         for compiled in updaters:
             if compiled.needs is not None and not told(compiled.needs):
                 continue
-            if hits := self._hits(compiled, masks, full, state, exception) if compiled.asks_more else masks[compiled.test]:
+            if (
+                hits := self._hits(compiled, masks, full, state, exception)
+                if compiled.asks_more
+                else masks[compiled.test]
+            ):
                 for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
                     for action in compiled.updaters:
                         _update(state, action, mask, full, compiled.rule, steps)

@@ -100,6 +100,7 @@ def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCr
         user=kept(members(event.get("user"))),
         request=_request(event.get("request")),
         grouping=_fingerprint(event.get("fingerprint")),
+        payload=event,
         diagnostics=reading.diagnostics,
     )
     crash.message = _message(event, crash) or (text(event.get("transaction"), 4096) if transaction else None)

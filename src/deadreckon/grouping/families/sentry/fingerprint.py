@@ -1,8 +1,8 @@
 """Fingerprints of Sentry events: the client's values, those of the user's rules, and the variables in both.
 
 Specification: Sentry's documentation, "Fingerprint Rules"; sentry's ``fingerprinting`` and ``get_fingerprint_value`` of
-2023-02. What a rule asks is sorted by where it is told: of one exception, of one frame, of the message or an exception's
-value, of the tags and so on; one of each kind has to fulfil all that is asked of it.
+2023-02. What a rule asks is sorted by where it is told: of one exception, of one frame, of the message or an
+exception's value, of the tags and so on; one of each kind has to fulfil all that is asked of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from deadreckon.grouping.families.sentry.frames import names_of
-from deadreckon.grouping.families.sentry.payload import tags_of
+from deadreckon.grouping.families.sentry.payload import FrameData, tags_of
 from deadreckon.grouping.rules import FingerprintRule, Matcher, family_of
 from deadreckon.grouping.rules.globs import glob, path_glob
 from deadreckon.grouping.rules.model import KEYS
@@ -22,7 +22,7 @@ from deadreckon.grouping.rules.read import DEFAULT, is_default, truth
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from deadreckon.grouping.families.sentry.payload import Event, Frame
+    from deadreckon.grouping.families.sentry.payload import Event, Exc, Frame, Stacktrace
 
 __all__ = ["apply_rules", "client_values", "expand", "own_rules"]
 
@@ -45,12 +45,43 @@ def own_rules(event: Event) -> list[FingerprintRule]:
     """Return the rules that an event of Sentry's own tests brings along."""
     if not event.own_fingerprint_rules:
         return []
-    found = []
-    for told in msgspec.json.decode(event.own_fingerprint_rules)[:_MAX_OWN_RULES]:
-        matchers = [_own_matcher(key, pattern) for key, pattern in told["matchers"]]
-        title = (told.get("attributes") or {}).get("title")
-        found.append(FingerprintRule(tuple(matchers), tuple(told["fingerprint"]), title))
-    return found
+    try:
+        told = msgspec.json.decode(event.own_fingerprint_rules, type=list[_OwnRule])[:_MAX_OWN_RULES]
+    except msgspec.ValidationError:  # They are the event's, so they can't be relied on.
+        return []
+    return [
+        FingerprintRule(
+            tuple(_own_matcher(k, p) for k, p in r.matchers), tuple(r.fingerprint), r.attributes.get("title")
+        )
+        for r in told
+    ]
+
+
+class _OwnRule(msgspec.Struct):
+    matchers: list[tuple[str, str]]
+    fingerprint: list[str]
+    attributes: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def stacks_of(event: Event) -> Iterable[tuple[Stacktrace, Exc | None]]:
+    """Yield every stack of an event, with the exception that it is of."""
+    for exception in (event.exception.values or ()) if event.exception is not None else ():
+        if exception is not None and exception.stacktrace is not None:
+            yield exception.stacktrace, exception
+    if event.stacktrace is not None:
+        yield event.stacktrace, None
+    for thread in (event.threads.values or ()) if event.threads is not None else ():
+        if thread is not None and thread.stacktrace is not None:
+            yield thread.stacktrace, None
+
+
+def settled(frame: Frame, event_platform: str | None, in_app: bool) -> Frame:  # noqa: FBT001
+    """Return a frame after stack-trace rules; it remembers what in_app was before."""
+    function, raw = names_of(frame, frame.platform or event_platform)
+    data = frame.data or FrameData()
+    if data.orig_in_app is None and frame.in_app is not in_app:
+        data = msgspec.structs.replace(data, orig_in_app=-1 if frame.in_app is None else int(frame.in_app))
+    return msgspec.structs.replace(frame, function=function, raw_function=raw, in_app=in_app, data=data)
 
 
 def _own_matcher(key: str, pattern: str) -> Matcher:
@@ -99,7 +130,7 @@ def _variable(name: str, event: Event) -> str | None:
         return (getattr(last, short) if last is not None else None) or f"<no-{short}>"
     frame = _crash_frame(event)
     if short == "function":
-        return (names_of(frame, frame.platform or event.platform)[0] if frame else None) or "<no-function>"
+        return (frame.function if frame else None) or "<no-function>"
     if short == "path":
         return (frame.abs_path or frame.filename if frame else None) or "<no-abs-path>"
     if short == "stack.filename":

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from deadreckon.grouping.families.sentry.fingerprint import client_values
+from deadreckon.errors import LimitExceeded
+from deadreckon.grouping.families.sentry.fingerprint import apply_rules, client_values, own_rules, settled, stacks_of
 from deadreckon.grouping.families.sentry.frames import Frames, Options
 from deadreckon.grouping.families.sentry.message import normalize_message
 from deadreckon.grouping.families.sentry.stacks import Node, stack_variants
-from deadreckon.grouping.rules import RuleSet, StackRules
+from deadreckon.grouping.rules import RuleError, RuleSet, StackRules
 from deadreckon.grouping.rules.read import DEFAULT, is_default, parse_rules
 
 if TYPE_CHECKING:
@@ -100,6 +101,30 @@ class Grouping:
             found["fallback"] = Variant("fallback", _md5())
         return found
 
+    def prepare(self, event: Event) -> str | None:
+        """Apply the fingerprint rules to an event, whose frames are changed as stack-trace rules have it before.
+
+        Returns the title that the rule gives the event, if any.
+        """
+        own = bool(event.own_fingerprint_rules)
+        rules = (*self.rules.fingerprint, *own_rules(event))
+        if not rules and all(type(v) is not str or is_default(v) for v in event.fingerprint or ()):
+            return None
+        if not own:
+            self._settle(event)
+        found = apply_rules(event, rules)
+        return found[1] if found is not None else None
+
+    def _settle(self, event: Event) -> None:
+        """Put into frames what rules say of in_app, and the names that are grouped by."""
+        frames = self._frames_of(event)
+        for stack, exception in stacks_of(event):
+            told = [f for f in stack.frames or () if f is not None]
+            counted = frames.counted(told, event.platform)
+            app = sum(1 << i for i, c in enumerate(counted) if c.in_app == "1")
+            state = frames.rules.apply([c.tests for c in counted], app, _about(exception))
+            stack.frames = [settled(f, event.platform, bool(state.app >> i & 1)) for i, f in enumerate(told)]
+
     # -- strategies -----------------------------------------------------------------------------------------------
 
     def _strategies(self, event: Event, *, explain: bool) -> dict[str, list[Node]]:
@@ -159,7 +184,10 @@ class Grouping:
         if found is None:
             if len(self._own) >= _OWN_RULES:
                 self._own.clear()
-            own = parse_rules(text or "", "_grouping.enhancements")
+            try:
+                own = parse_rules(text or "", "_grouping.enhancements")
+            except (RuleError, LimitExceeded):  # They are the event's, so they can't be relied on.
+                own = RuleSet()
             rules = StackRules((*self.rules.stack, *own.stack)) if own.stack else self._frames.rules
             found = self._own[text, modify] = Frames(self.options, rules, modify=modify)
         return found
@@ -187,8 +215,7 @@ class Grouping:
         error = mechanism.meta.ns_error if mechanism is not None and mechanism.meta is not None else None
         ns_error = Node("ns-error", True, _bytes(f"{error.domain}{error.code}")) if error is not None else None
         if told.stacktrace is not None and any(told.stacktrace.frames or ()):
-            about = {"type": told.type, "value": told.value, "mechanism": mechanism.type if mechanism else None}
-            stacks = of_stack(told.stacktrace, about)
+            stacks = of_stack(told.stacktrace, _about(told))
         else:
             stacks = {"app": Node("stacktrace", False)}
         found = {}
@@ -200,6 +227,14 @@ class Grouping:
             parts.append(_value(told.value, stack, ns_error))
             found[variant] = Node.of("exception", parts)
         return found
+
+
+def _about(exception: Exc | None) -> dict[str, str | None]:
+    """Return what rules look at of an exception."""
+    if exception is None:
+        return {}
+    mechanism = exception.mechanism.type if exception.mechanism is not None else None
+    return {"type": exception.type, "value": exception.value, "mechanism": mechanism}
 
 
 def _value(value: str | None, stack: Node, ns_error: Node | None) -> Node:

@@ -260,7 +260,8 @@ _FRAME_TEXTS = ("function", "raw_function", "module", "package", "filename", "ab
 def _file_of(path: str | None) -> str | None:
     if path and path.startswith(("http:", "https:", "file:")):
         try:
-            return urlsplit(path).path.lstrip("/") and urlsplit(path).path or path
+            inside = urlsplit(path).path
+            return inside if inside.strip("/") else path
         except ValueError:
             return path
     return path

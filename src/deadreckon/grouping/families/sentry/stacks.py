@@ -16,7 +16,7 @@ from deadreckon.grouping.rules.stack import Step, frames_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from deadreckon.grouping.families.sentry.frames import Counted, Frames
+    from deadreckon.grouping.families.sentry.frames import Counted, Frames, Options
     from deadreckon.grouping.families.sentry.payload import Frame, Stacktrace
     from deadreckon.grouping.rules.stack import StackState
 
@@ -35,6 +35,8 @@ class View:
     steps: list[Step]
     recursion: int
     lonely: int
+    platform: str | None
+    options: Options
 
 
 @dataclass(slots=True)
@@ -122,7 +124,7 @@ def stack_variants(
             base, lonely = 0, base
     steps: list[Step] | None = [] if explain else None
     state = frames.rules.apply(tests, app, exception, modify=frames.modify, steps=steps)
-    view = View(told, counted, state, steps or [], recursion, lonely) if explain else None
+    view = View(told, counted, state, steps or [], recursion, lonely, platform, frames.options) if explain else None
     built = _Stack(data, state, view)
     if frames.options.hierarchical:
         mask, why = built.limited(base)
