@@ -24,7 +24,7 @@ _MAX_LINES = 60
 
 
 def difference(config: Config, a: str, b: str, symbols: Sequence[str] = (), kind: str | None = None) -> Difference:
-    """Compare two inputs: crash files, or events as ``process`` writes them. Raises ReportError for an unreadable one."""
+    """Compare two crash files, or events as ``process`` writes them. Raises ReportError for an unreadable one."""
     from deadreckon.engine import Engine
 
     grouping = dataclasses.replace(config.grouping, explain=True)
