@@ -74,6 +74,10 @@ def _config(options: argparse.Namespace) -> Config:
         rules = (*config.grouping.rules, *options.grouping_rules)
         explain = config.grouping.explain or _explains(options)
         config = replace(config, grouping=replace(config.grouping, families=families, rules=rules, explain=explain))
+    if config.grouping.families:  # What is wrong with rules is told before the first crash.
+        from deadreckon.grouping.families import families_of
+
+        families_of(config.grouping)
     return replace(config, store=options.store) if options.store else config
 
 
@@ -112,10 +116,6 @@ def _process(options: argparse.Namespace) -> int:
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
     config = _config(options)
-    if config.grouping.families:  # What is wrong with rules is told before the first crash.
-        from deadreckon.grouping.families import families_of
-
-        families_of(config.grouping)
     _compile_kernels()
     code = OK
     with (

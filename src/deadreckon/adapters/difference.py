@@ -30,7 +30,7 @@ def difference(config: Config, a: str, b: str, symbols: Sequence[str] = (), kind
     grouping = dataclasses.replace(config.grouping, explain=True)
     with Engine(dataclasses.replace(config, grouping=grouping)) as engine:
         told = [_event(engine, path, symbols, kind, grouping.families) for path in (a, b)]
-    return compare(*told, (a, b))
+    return compare(told[0], told[1], (a, b))
 
 
 def _event(engine: Any, path: str, symbols: Sequence[str], kind: str | None, families: Sequence[str]) -> Event:

@@ -37,6 +37,8 @@ FAMILIES = (
 )
 """The families that can be asked for. Where a product changed its algorithm, the name says which it is."""
 
+ALIASES = {"sentry": "sentry:newstyle:2023-01-11"}
+
 Explained = dict[str, list[Component]]
 """What a fingerprint was made of, by variant; most families have only one, without a name."""
 
@@ -54,6 +56,7 @@ class Families:
     """
 
     def __init__(self, names: Sequence[str], rules: Sequence[str] = ()) -> None:
+        names = [ALIASES.get(name, name) for name in names]
         for name in names:
             if name not in FAMILIES:
                 near = difflib.get_close_matches(name, FAMILIES, 1)

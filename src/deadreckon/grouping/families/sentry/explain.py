@@ -72,7 +72,9 @@ def _frames(name: str, node: Node, view: View, *, counts: bool, above: str) -> I
         in_mask = bool(node.mask & bit)
         if in_mask and counts:
             why = _by_rule(view, index, "group", value=True) or "it counts"
-            left = [f"{p.kind}: {p.why}" for p in parts if p.why and not p.contributes and p.value]
+            left = [
+                f"{p.kind}: {p.why}" for p in parts if p.why and not p.contributes and p.value and p.kind != "filename"
+            ]
             yield Component(text=text, contributes=True, why="; ".join([why, *left]))
         elif in_mask:
             yield Component(text=text, contributes=False, why=above or "the variant does not count")
