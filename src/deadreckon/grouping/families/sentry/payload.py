@@ -166,11 +166,13 @@ _decoder = msgspec.json.Decoder(Event)
 def decode(data: bytes | memoryview | str) -> Event:
     """Read an event's JSON as Relay stores it; what differs from that goes the way of ``convert``. Raises Malformed."""
     try:
-        return _decoder.decode(data)
-    except msgspec.ValidationError:
-        return convert(msgspec.json.decode(data))
-    except (msgspec.DecodeError, RecursionError) as e:
+        try:
+            return _decoder.decode(data)
+        except msgspec.ValidationError:
+            document = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as e:
         raise Malformed("Sentry event", expected="JSON", got=str(e)[:200]) from e
+    return convert(document)
 
 
 def convert(document: Any) -> Event:
