@@ -48,7 +48,9 @@ rules = st.lists(
     st.tuples(
         st.tuples(
             st.lists(placed("caller"), max_size=1),
-            st.lists(st.one_of(placed("frame"), exceptions.map(lambda m: (*m, False, "frame"))), min_size=1, max_size=2),
+            st.lists(
+                st.one_of(placed("frame"), exceptions.map(lambda m: (*m, False, "frame"))), min_size=1, max_size=2
+            ),
             st.lists(placed("callee"), max_size=1),
         ).map(lambda parts: [m for part in parts for m in part]),
         st.lists(actions, min_size=1, max_size=3),
@@ -77,7 +79,7 @@ def bits(values: list[bool]) -> int:
     return sum(1 << i for i, value in enumerate(values) if value)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(rules, frames, st.sampled_from([{}, {"type": "Error"}, {"mechanism": "ANR"}]))
 def test_masks_do_what_single_frames_do(told: Any, stack: list[dict[str, Any]], exception: dict[str, str]) -> None:
     ours = StackRules(

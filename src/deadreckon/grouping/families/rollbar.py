@@ -52,9 +52,9 @@ def _components(event: Event) -> Iterator[Component]:
     root = str((event.attributes or {}).get("server", {}).get("root") or "") if _has_server(event) else ""
     told = [e for e in event.exceptions or () if e.frames or e.type]
     stacks = [(e.frames or [], e.type) for e in reversed(told)]
-    if not any(frames for frames, _ in stacks):
-        crashed = next((t.frames for t in event.threads or () if t.crashed and t.frames), None)
-        stacks = [(crashed or [], stacks[0][1] if stacks else None), *stacks[1:]]
+    crashed = next((t.frames for t in event.threads or () if t.crashed and t.frames), None)
+    if crashed and not any(frames for frames, _ in stacks):
+        stacks = [(crashed, stacks[0][1] if stacks else None), *stacks[1:]]
     for frames, kind in stacks:
         for frame in reversed(frames):
             yield Component(text=_place(frame, root), contributes=True, why="file and method of a frame")
