@@ -211,7 +211,7 @@ class Grouping:
         if self.options.detect_synthetic and mechanism is not None and mechanism.synthetic is None and told.type:
             synthetic = _SYNTHETIC.match(told.type) is not None
         kind = _leaf("type", told.type or None)
-        real = Node("type", kind.contributes and not synthetic, kind.data, why="synthetic" if synthetic else "")
+        real = Node("type", False, kind.data, why="synthetic") if synthetic else kind
         error = mechanism.meta.ns_error if mechanism is not None and mechanism.meta is not None else None
         ns_error = Node("ns-error", True, _bytes(f"{error.domain}{error.code}")) if error is not None else None
         if told.stacktrace is not None and any(told.stacktrace.frames or ()):
@@ -219,12 +219,19 @@ class Grouping:
         else:
             stacks = {"app": Node("stacktrace", False)}
         found = {}
+        unused: Node | None = None
         for variant, stack in stacks.items():
             # Hierarchies came with the detection of synthetic types; what was grouped before is as it was.
             parts = [stack, kind if variant == "system" else real]
             if ns_error is not None:
                 parts.append(ns_error)
-            parts.append(_value(told.value, stack, ns_error))
+            if told.value is not None and not stack.contributes and ns_error is None:
+                parts.append(_value(told.value))
+            else:
+                unused = unused or _unused_value(
+                    told.value, "the stack counts" if ns_error is None else "ns-error counts"
+                )
+                parts.append(unused)
             found[variant] = Node.of("exception", parts)
         return found
 
@@ -237,13 +244,13 @@ def _about(exception: Exc | None) -> dict[str, str | None]:
     return {"type": exception.type, "value": exception.value, "mechanism": mechanism}
 
 
-def _value(value: str | None, stack: Node, ns_error: Node | None) -> Node:
-    if value is None:
-        return Node("value", False)
-    if stack.contributes or ns_error is not None:
-        return Node("value", False, _bytes(value), why="the stack counts" if stack.contributes else "ns-error counts")
+def _value(value: str) -> Node:
     text = normalize_message(value)
     return Node("value", bool(text), _bytes(text))
+
+
+def _unused_value(value: str | None, why: str) -> Node:
+    return Node("value", False, _bytes(value or ""), (), why if value is not None else "")
 
 
 def _threads(
