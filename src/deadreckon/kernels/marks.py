@@ -64,9 +64,9 @@ JOINED = -1
 """In place of a step's first condition: it is a run of rules that were joined."""
 # Columns of a step: conditions on the frame, its caller and its callee (-1: no such question; JOINED and the row of the
 # effects), what is kept and set of the frame itself, of those nearer to the crash and of those nearer to the start,
-# and the most and the fewest frames that count (-1: not said).
-STEP = 11
-_FRAME, _CALLER, _CALLEE, _KEEP, _SET, _KEEP_UP, _SET_UP, _KEEP_DOWN, _SET_DOWN, _MOST, _FEWEST = range(STEP)
+# the most and the fewest frames that count (-1: not said), and whether it says anything of other frames.
+STEP = 12
+_FRAME, _CALLER, _CALLEE, _KEEP, _SET, _KEEP_UP, _SET_UP, _KEEP_DOWN, _SET_DOWN, _MOST, _FEWEST, _RANGED = range(STEP)
 
 _LOWEST = np.zeros(64, np.uint8)
 _DE_BRUIJN = np.uint64(0x03F7_9D71_B4CB_0A89)
@@ -89,6 +89,15 @@ class Program:
     """u8[conditions, CONDITIONS]: whether a state will do."""
     gates: NDArray[np.uint64]
     """u64[gates, words]: the steps that may run at all, for each kind of exception."""
+
+    def listing(self) -> tuple[NDArray[np.uint64], int]:
+        """Return the bits of the joined steps, and how many other steps may match one frame, in one word at most."""
+        joined = np.zeros(self.masks.shape[2], np.uint64)
+        for step in np.flatnonzero(self.steps[:, _FRAME] == JOINED).tolist():
+            joined[step >> 6] |= _ONE << np.uint64(step & 63)
+        apart = self.masks[:, 0] & ~joined
+        bits = np.unpackbits(apart.view(np.uint8).reshape(*apart.shape, 8), axis=-1)
+        return joined, int(bits.sum(axis=-1).max(initial=0))
 
     def check(self) -> None:
         """Raise ValueError where the tables contradict each other: the kernel trusts them."""
@@ -118,6 +127,26 @@ def _apply(states, at, keep, gives):
 
 
 @kernel(inline=True)
+def _matches(step, word, bit, i, n, first, kinds, masks, conditions, states):
+    """Tell whether a step matches frame i, of which it is known that its names do."""
+    if conditions[step[_FRAME], states[first + i] & (CONDITIONS - 1)] == 0:
+        return False
+    condition = step[_CALLER]
+    if condition >= 0:
+        if i + 1 == n or masks[kinds[i + 1], 1, word] & bit == np.uint64(0):
+            return False
+        if conditions[condition, states[first + i + 1] & (CONDITIONS - 1)] == 0:
+            return False
+    condition = step[_CALLEE]
+    if condition >= 0:
+        if i == 0 or masks[kinds[i - 1], 2, word] & bit == np.uint64(0):
+            return False
+        if conditions[condition, states[first + i - 1] & (CONDITIONS - 1)] == 0:
+            return False
+    return True
+
+
+@kernel(inline=True)
 def _marks_of(state):
     app = (np.int64(state) >> APP_SHIFT) & 3
     group = (np.int64(state) >> GROUP_SHIFT) & 3
@@ -137,14 +166,25 @@ def _marks_of(state):
         array(types.uint16, 3, readonly=True),
         array(types.uint8, 2, readonly=True),
         array(types.uint64, 2, readonly=True),
-        array(types.uint32),
+        array(types.uint64, readonly=True),
+        array(types.int32, 2),
+        array(types.int32),
         array(types.uint16),
         array(types.uint8),
     )
 )
-def _run(offsets, symbols, class_of, gate_of, steps, masks, effects, conditions, gates, kinds, states, marks):
-    """Run the program over each stack; fill ``states`` (which come with what is known before) and ``marks``."""
+def _run(
+    offsets, symbols, class_of, gate_of, steps, masks, effects, conditions, gates, joined, room, heads, states, marks
+):
+    """Run the program over each stack; fill ``states`` (which come with what is known before) and ``marks``.
+
+    ``heads`` (all -1) and the second and third row of ``room`` are lists of the frames that each step may match,
+    outermost first: most steps of a stack have one or two.
+    """
     words = masks.shape[2]
+    kinds = room[0]
+    following = room[1]
+    listed = room[2]
     for s in range(len(offsets) - 1):
         first = offsets[s]
         n = offsets[s + 1] - first
@@ -153,58 +193,51 @@ def _run(offsets, symbols, class_of, gate_of, steps, masks, effects, conditions,
         most = np.int64(-1)
         fewest = np.int64(-1)
         for word in range(words):
+            gate = gates[gate_of[s], word]
+            apart = gate & ~joined[word]
             present = np.uint64(0)
+            used = 0
             for i in range(n):
-                present |= masks[kinds[i], 0, word]
-            present &= gates[gate_of[s], word]
+                mask = masks[kinds[i], 0, word]
+                present |= mask
+                mask &= apart
+                while mask != np.uint64(0):
+                    bit = mask & (~mask + _ONE)
+                    mask ^= bit
+                    number = np.int64(_LOWEST[(bit * _DE_BRUIJN) >> _S58])
+                    listed[used] = i
+                    following[used] = heads[number]
+                    heads[number] = used
+                    used += 1
+            present &= gate
             while present != np.uint64(0):
                 bit = present & (~present + _ONE)
                 present ^= bit
-                number = word * 64 + np.int64(_LOWEST[(bit * _DE_BRUIJN) >> _S58])
-                asks = steps[number, _FRAME]
-                caller = steps[number, _CALLER]
-                if asks == JOINED:
+                number = np.int64(_LOWEST[(bit * _DE_BRUIJN) >> _S58])
+                step = steps[word * 64 + number]
+                if step[_FRAME] == JOINED:
+                    row = step[_CALLER]
                     for i in range(n):
                         kind = kinds[i]
-                        _apply(
-                            states, first + i, np.int64(effects[kind, caller, 0]), np.int64(effects[kind, caller, 1])
-                        )
+                        _apply(states, first + i, np.int64(effects[kind, row, 0]), np.int64(effects[kind, row, 1]))
                     continue
-                callee = steps[number, _CALLEE]
-                keep = np.int64(steps[number, _KEEP])
-                gives = np.int64(steps[number, _SET])
-                ranged = steps[number, _KEEP_UP] != 0xFFFF or steps[number, _SET_UP] != 0
-                ranged |= steps[number, _KEEP_DOWN] != 0xFFFF or steps[number, _SET_DOWN] != 0
-                for i in range(n - 1, -1, -1):
-                    if masks[kinds[i], 0, word] & bit == np.uint64(0):
+                at = np.int64(heads[number])
+                heads[number] = -1
+                while at >= 0:
+                    i = np.int64(listed[at])
+                    at = np.int64(following[at])
+                    if not _matches(step, word, bit, i, n, first, kinds, masks, conditions, states):
                         continue
-                    if conditions[asks, states[first + i] & (CONDITIONS - 1)] == 0:
-                        continue
-                    if caller >= 0:
-                        if i + 1 == n or masks[kinds[i + 1], 1, word] & bit == np.uint64(0):
-                            continue
-                        if conditions[caller, states[first + i + 1] & (CONDITIONS - 1)] == 0:
-                            continue
-                    if callee >= 0:
-                        if i == 0 or masks[kinds[i - 1], 2, word] & bit == np.uint64(0):
-                            continue
-                        if conditions[callee, states[first + i - 1] & (CONDITIONS - 1)] == 0:
-                            continue
-                    _apply(states, first + i, keep, gives)
-                    if ranged:
+                    _apply(states, first + i, np.int64(step[_KEEP]), np.int64(step[_SET]))
+                    if step[_RANGED] != 0:
                         for j in range(i):
-                            _apply(states, first + j, np.int64(steps[number, _KEEP_UP]), np.int64(steps[number, _SET_UP]))
+                            _apply(states, first + j, np.int64(step[_KEEP_UP]), np.int64(step[_SET_UP]))
                         for j in range(i + 1, n):
-                            _apply(
-                                states,
-                                first + j,
-                                np.int64(steps[number, _KEEP_DOWN]),
-                                np.int64(steps[number, _SET_DOWN]),
-                            )
-                    if steps[number, _MOST] >= 0:
-                        most = np.int64(steps[number, _MOST])
-                    if steps[number, _FEWEST] >= 0:
-                        fewest = np.int64(steps[number, _FEWEST])
+                            _apply(states, first + j, np.int64(step[_KEEP_DOWN]), np.int64(step[_SET_DOWN]))
+                    if step[_MOST] >= 0:
+                        most = np.int64(step[_MOST])
+                    if step[_FEWEST] >= 0:
+                        fewest = np.int64(step[_FEWEST])
         for i in range(first, first + n):
             marks[i] = np.uint8(_marks_of(states[i]))
         if most < 0 and fewest <= 0:
@@ -247,9 +280,12 @@ def run_rules(
     if len(gate_of) and int(gate_of.max()) >= len(program.gates):
         raise ValueError("expected gates of the program")
     marks = np.zeros(len(symbols), np.uint8)
-    kinds = np.empty(int(np.diff(offsets).max(initial=0)), np.uint32)
+    longest = int(np.diff(offsets).max(initial=0))
+    joined, bits = program.listing()
+    room = np.empty((3, max(longest * max(bits, 1), 1)), np.int32)
+    heads = np.full(64, -1, np.int32)
     _run(
         *(offsets, symbols, class_of, gate_of, program.steps, program.masks, program.effects, program.conditions),
-        *(program.gates, kinds, states, marks),
+        *(program.gates, joined, room, heads, states, marks),
     )
     return marks
