@@ -185,6 +185,7 @@ def _run(
     kinds = room[0]
     following = room[1]
     listed = room[2]
+    hits = room[3]
     for s in range(len(offsets) - 1):
         first = offsets[s]
         n = offsets[s + 1] - first
@@ -221,23 +222,31 @@ def _run(
                         kind = kinds[i]
                         _apply(states, first + i, np.int64(effects[kind, row, 0]), np.int64(effects[kind, row, 1]))
                     continue
+                # All frames are asked before the first is changed: a rule doesn't see its own work.
                 at = np.int64(heads[number])
                 heads[number] = -1
+                found = 0
                 while at >= 0:
                     i = np.int64(listed[at])
                     at = np.int64(following[at])
-                    if not _matches(step, word, bit, i, n, first, kinds, masks, conditions, states):
-                        continue
-                    _apply(states, first + i, np.int64(step[_KEEP]), np.int64(step[_SET]))
-                    if step[_RANGED] != 0:
-                        for j in range(i):
-                            _apply(states, first + j, np.int64(step[_KEEP_UP]), np.int64(step[_SET_UP]))
-                        for j in range(i + 1, n):
-                            _apply(states, first + j, np.int64(step[_KEEP_DOWN]), np.int64(step[_SET_DOWN]))
-                    if step[_MOST] >= 0:
-                        most = np.int64(step[_MOST])
-                    if step[_FEWEST] >= 0:
-                        fewest = np.int64(step[_FEWEST])
+                    if _matches(step, word, bit, i, n, first, kinds, masks, conditions, states):
+                        hits[found] = i
+                        found += 1
+                if found == 0:
+                    continue
+                # Frame by frame from the outermost match on; for one frame that is these three in order, and linear.
+                if step[_RANGED] != 0:
+                    for i in range(np.int64(hits[0])):
+                        _apply(states, first + i, np.int64(step[_KEEP_UP]), np.int64(step[_SET_UP]))
+                for hit in range(found):
+                    _apply(states, first + np.int64(hits[hit]), np.int64(step[_KEEP]), np.int64(step[_SET]))
+                if step[_RANGED] != 0:
+                    for i in range(np.int64(hits[found - 1]) + 1, n):
+                        _apply(states, first + i, np.int64(step[_KEEP_DOWN]), np.int64(step[_SET_DOWN]))
+                if step[_MOST] >= 0:
+                    most = np.int64(step[_MOST])
+                if step[_FEWEST] >= 0:
+                    fewest = np.int64(step[_FEWEST])
         for i in range(first, first + n):
             marks[i] = np.uint8(_marks_of(states[i]))
         if most < 0 and fewest <= 0:
@@ -282,7 +291,7 @@ def run_rules(
     marks = np.zeros(len(symbols), np.uint8)
     longest = int(np.diff(offsets).max(initial=0))
     joined, bits = program.listing()
-    room = np.empty((3, max(longest * max(bits, 1), 1)), np.int32)
+    room = np.empty((4, max(longest * max(bits, 1), 1)), np.int32)
     heads = np.full(64, -1, np.int32)
     _run(
         *(offsets, symbols, class_of, gate_of, program.steps, program.masks, program.effects, program.conditions),
