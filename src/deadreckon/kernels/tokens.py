@@ -4,11 +4,11 @@ A batch is in CSR form: the frames of stack ``s``, innermost first, are ``offset
 columns. A frame's text is a number, its row in a table of 128-bit digests (two u64: low and high half); what counts is
 told by bits of its mark. Whoever interns texts (grouping/columns.py) does the expensive part once a distinct text.
 
-*Fingerprint.* Two lanes ``a`` and ``b`` begin at A0 and B0 and take the low and high halves of each field's digest in
-order, ``lane = rotl(lane ^ half, R) * M`` in 64 bits; each step is a bijection of the lane and of the half, so stacks
-that differ in one field differ. At the end both take the number of fields and are mixed into each other. A field's
-digest is of its tag, its length and its bytes, so no two lists of fields give the same input. The lanes are quick and
-not made to withstand forgery: whoever can choose names can also choose someone else's.
+*Fingerprint.* The low halves of the digests of a stack's fields are the coefficients of one polynomial, the high halves
+of another: the sums of ``half[i] * FACTOR**i`` in 64 bits. Then the number of fields goes into both, and they are mixed,
+each step of which can be undone. A field's digest is of its tag, its length and its bytes, so no two lists of fields
+give the same input. It is quick and not made to withstand forgery: whoever can choose names can also choose someone
+else's.
 
 *Sketch.* MinHash (Broder 1997) with 64 functions ``x * A[k] + B[k]`` of 32 bits over the low words of the digests of
 the distinct texts that count: the share of equal entries of two sketches estimates the Jaccard index of the two sets.
@@ -19,6 +19,7 @@ The oracle is tests/oracle/tokens.py.
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ from deadreckon.kernels._jit import array, kernel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CYCLE", "NO_TEXT", "SKETCH", "collapse", "fingerprints", "sketches"]
+__all__ = ["CYCLE", "FACTORS", "NO_TEXT", "SKETCH", "collapse", "fingerprints", "sketches"]
 
 NO_TEXT = 0xFFFF_FFFF
 """A stack's head where it has none."""
@@ -38,11 +39,10 @@ SKETCH = 64
 CYCLE = 8
 """The longest cycle of calls that ``collapse`` sees."""
 
-A0, B0 = np.uint64(0x9E37_79B9_7F4A_7C15), np.uint64(0xC2B2_AE3D_27D4_EB4F)
-A_FACTOR, B_FACTOR = np.uint64(0x87C3_7B91_1142_53D5), np.uint64(0x4CF5_AD43_2745_937F)
-A_TURN, B_TURN = np.uint64(29), np.uint64(31)
+FACTORS = (0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4D)
+"""Of the low and the high halves; both are 5 modulo 8, so that their powers differ in all but the lowest bits."""
 _MIX_1, _MIX_2 = np.uint64(0xFF51_AFD7_ED55_8CCD), np.uint64(0xC4CE_B9FE_1A85_EC53)
-_S33, _S64 = np.uint64(33), np.uint64(64)
+_ONE, _S33 = np.uint64(1), np.uint64(33)
 
 _random = random.Random(0x6465_6164)  # noqa: S311  (constants of a sketch, which must stay the same for ever)
 SKETCH_FACTORS = np.array([_random.getrandbits(32) | 1 for _ in range(SKETCH)], np.uint32)
@@ -52,12 +52,6 @@ _R64 = array(types.int64, readonly=True)
 _RU32 = array(types.uint32, readonly=True)
 _RU8 = array(types.uint8, readonly=True)
 _DIGESTS = array(types.uint64, 2, readonly=True)
-
-
-@kernel(inline=True)
-def _step(lane, half, turn, factor):
-    lane ^= half
-    return ((lane << turn) | (lane >> (_S64 - turn))) * factor
 
 
 @kernel(inline=True)
@@ -75,10 +69,10 @@ def _select(texts, marks, first, last, mask, wanted, kept):
     Without a branch: whether a frame counts is a coin toss, which a processor loses at 5 ns each. The one place past
     the last text is written to and means nothing.
     """
-    n = 0
-    for i in range(first, last):
+    n = np.uint64(0)  # Unsigned: of an index that might be negative numba asks whether it is, each time.
+    for i in range(np.uint64(first), np.uint64(last)):
         kept[n] = texts[i]
-        n += np.int64((marks[i] & mask) == wanted)
+        n += np.uint64((marks[i] & mask) == wanted)
     return n
 
 
@@ -92,23 +86,24 @@ def _select(texts, marks, first, last, mask, wanted, kept):
         types.uint8,
         types.uint8,
         types.int64,
+        array(types.uint64, 2, readonly=True),
         array(types.uint32),
         array(types.uint64, 2),
     )
 )
-def _fingerprints(offsets, texts, marks, digests, heads, mask, wanted, most, kept, out):
+def _fingerprints(offsets, texts, marks, digests, heads, mask, wanted, most, weights, kept, out):
     """Write the fingerprint of each stack; a frame counts where ``mark & mask == wanted``, at most ``most`` of them."""
     none = np.uint32(NO_TEXT)
     for s in range(len(out)):
-        a = A0
-        b = B0
+        a = np.uint64(0)
+        b = np.uint64(0)
         head = heads[s]
-        fields = 0
+        fields = np.uint64(0)
         if head != none:
-            a = _step(a, digests[head, 0], A_TURN, A_FACTOR)
-            b = _step(b, digests[head, 1], B_TURN, B_FACTOR)
-            fields = 1
-        last = fields + most
+            a = digests[head, 0]
+            b = digests[head, 1]
+            fields = _ONE
+        last = fields + np.uint64(most)
         before = none
         for i in range(_select(texts, marks, offsets[s], offsets[s + 1], mask, wanted, kept)):
             text = kept[i]
@@ -116,12 +111,13 @@ def _fingerprints(offsets, texts, marks, digests, heads, mask, wanted, most, kep
                 continue
             if fields == last:
                 break
-            a = _step(a, digests[text, 0], A_TURN, A_FACTOR)
-            b = _step(b, digests[text, 1], B_TURN, B_FACTOR)
+            # Not by Horner's rule: there each product waits for the one before it.
+            a += digests[text, 0] * weights[fields, 0]
+            b += digests[text, 1] * weights[fields, 1]
             before = text
-            fields += 1
-        a ^= np.uint64(fields)
-        b ^= np.uint64(fields)
+            fields += _ONE
+        a ^= fields
+        b ^= fields
         a += b
         b += a
         a = _mix(a)
@@ -153,8 +149,18 @@ def fingerprints(
     if len(heads) != len(offsets) - 1 or (len(known) and int(known.max()) >= len(digests)):
         raise ValueError("expected a head for each stack, a row of the digests or NO_TEXT")
     out = np.empty((len(offsets) - 1, 2), np.uint64)
-    _fingerprints(offsets, texts, marks, digests, heads, mask, wanted, most, _room(offsets), out)
+    room = _room(offsets)
+    weights = _weights(min(most, len(room)) + 1)
+    _fingerprints(offsets, texts, marks, digests, heads, mask, wanted, most, weights, room, out)
     return out
+
+
+@lru_cache(maxsize=2)
+def _weights(count: int) -> NDArray[np.uint64]:
+    """Return the powers of both factors, u64[count, 2]."""
+    powers = np.ones((count, 2), np.uint64)
+    powers[1:] = FACTORS
+    return np.cumprod(powers, axis=0, dtype=np.uint64)
 
 
 def _check(
