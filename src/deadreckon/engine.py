@@ -487,10 +487,9 @@ def process(
 
 def _conclude(event: Event, raw: RawCrash) -> None:
     """Add what needs the whole event: fingerprint, title, status."""
-    from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit  # noqa: PLC0415
+    from deadreckon.grouping.fingerprint import group  # noqa: PLC0415
 
-    event.fingerprint = fingerprint(event)
-    title, event.culprit = title_and_culprit(event)
+    event.fingerprint, title, event.culprit = group(event)
     event.title = raw.title or title
     event.diagnostics = raw.diagnostics or None
     if any(d.severity != "info" for d in raw.diagnostics):

@@ -15,8 +15,9 @@ A batch of stacks takes the same through kernels/tokens.py (columns.py).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import mul
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deadreckon.grouping.judge import KIND, MESSAGE, Verdict, digest, judge_of
 from deadreckon.grouping.names.messages import parameterize
@@ -24,7 +25,7 @@ from deadreckon.grouping.normalize import frame_text
 from deadreckon.model.event import Component, Event, ExceptionInfo, Fingerprint, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from deadreckon.grouping.rules.model import RuleSet
 
@@ -36,7 +37,9 @@ __all__ = [
     "combine",
     "crashed_stack",
     "exception_of",
+    "Group",
     "fingerprint",
+    "group",
     "kind_of",
     "message_of",
     "title_and_culprit",
@@ -54,29 +57,65 @@ _M64 = (1 << 64) - 1
 _POWERS = tuple(tuple(pow(factor, i, 1 << 64) for i in range(MAX_FRAMES + 1)) for factor in FACTORS)
 
 
-def fingerprint(event: Event, rules: RuleSet | None = None) -> Fingerprint:
+class Group(NamedTuple):
+    """A group, and two lines for people: what happened, and where."""
+
+    fingerprint: Fingerprint
+    title: str
+    culprit: str | None
+
+
+def group(event: Event, rules: RuleSet | None = None) -> Group:
     """Return the group of an event, with a component for its exception type and for every frame or run of frames.
 
     ``rules`` are a user's, which come after ours; the algorithm's name then ends in a digest of all of them.
     """
     judge = judge_of(rules)
-    kind = kind_of(event)
+    decisive = _decisive(event)
+    kind = decisive.type if decisive else None
+    frames = decisive.frames if decisive is not None and decisive.frames else crashed_stack(event)
+    exception = {"type": kind, "value": decisive.value, "mechanism": decisive.mechanism} if decisive else None
+    verdicts = judge.judge(frames, event.platform, exception)
     halves: list[tuple[int, int]] = []
     components: list[Component] = []
     if kind:
-        halves.append(digest(KIND, kind))
+        halves.append(_kind_digest(kind))
         components.append(Component(text=kind, contributes=True, why="the kind of crash"))
-    told = list(_runs(judge.judge(crashed_stack(event), event.platform, exception_of(event))))
+    told = _runs(verdicts)
     counted = _first_rounds([i for i, run in enumerate(told) if run[0].counts], told)
-    for index in counted:
-        known = told[index][0].known
-        halves.append((known.low, known.high))
-    components += _components(told, set(counted))
+    halves += [told[i][0].known.halves for i in counted]
+    components += _components(told, counted)
     if not counted and (message := message_of(event)):
         halves.append(digest(MESSAGE, message))
         components.append(Component(text=message, contributes=True, why="no frame counts, so the message does"))
     algorithm = ALGORITHM if rules is None or not rules.stack else f"{ALGORITHM}+{judge.digest}"
-    return Fingerprint(id=combine(halves), algorithm=algorithm, components=components[:_MAX_COMPONENTS])
+    found = Fingerprint(id=combine(halves), algorithm=algorithm, components=components[:_MAX_COMPONENTS])
+    return Group(found, *_lines(kind or event.message or "Crash", frames, verdicts))
+
+
+def fingerprint(event: Event, rules: RuleSet | None = None) -> Fingerprint:
+    """Return the group of an event alone."""
+    return group(event, rules).fingerprint
+
+
+def title_and_culprit(event: Event, rules: RuleSet | None = None) -> tuple[str, str | None]:
+    """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
+    return group(event, rules)[1:]
+
+
+def _lines(what: str, frames: Sequence[Frame], verdicts: Sequence[Verdict]) -> tuple[str, str | None]:
+    frame = next((f for f, v in zip(frames, verdicts, strict=True) if v.counts), frames[0] if frames else None)
+    if frame is None:
+        return what, None
+    place = frame_text(frame)
+    line = f":{frame.lineno}" if frame.lineno else ""
+    where = f" ({frame.filename}{line})" if frame.filename else ""
+    return f"{what} in {place}", f"{place}{where}"
+
+
+@lru_cache(maxsize=1024)
+def _kind_digest(kind: str) -> tuple[int, int]:
+    return digest(KIND, kind)
 
 
 def combine(halves: Sequence[tuple[int, int]]) -> str:
@@ -138,19 +177,17 @@ def crashed_stack(event: Event) -> Sequence[Frame]:
     return next((t.frames for t in threads if t.frames), ())
 
 
-def _runs(judged: Iterable[Verdict]) -> Iterator[tuple[Verdict, int]]:
-    """Yield each run of equal frames as its first and their number."""
-    first: Verdict | None = None
-    count = 0
+def _runs(judged: Iterable[Verdict]) -> list[tuple[Verdict, int]]:
+    """Return each run of equal frames as its first and their number."""
+    runs: list[tuple[Verdict, int]] = []
+    before: Verdict | None = None
     for verdict in judged:
-        if first is not None and first.known.text == verdict.known.text and first.counts == verdict.counts:
-            count += 1
+        if before is not None and before.known.text == verdict.known.text and before.counts == verdict.counts:
+            runs[-1] = (before, runs[-1][1] + 1)
             continue
-        if first is not None:
-            yield first, count
-        first, count = verdict, 1
-    if first is not None:
-        yield first, count
+        runs.append((verdict, 1))
+        before = verdict
+    return runs
 
 
 def _first_rounds(counted: list[int], told: Sequence[tuple[Verdict, int]]) -> list[int]:
@@ -171,30 +208,19 @@ def _first_rounds(counted: list[int], told: Sequence[tuple[Verdict, int]]) -> li
     return left[:MAX_FRAMES]
 
 
-def _components(told: Sequence[tuple[Verdict, int]], left: set[int]) -> Iterator[Component]:
-    deepest = max(left, default=-1)
-    for index, ((known, counts, why, _), repeats) in enumerate(told):
+def _components(told: Sequence[tuple[Verdict, int]], counted: Sequence[int]) -> list[Component]:
+    found: list[Component] = []
+    left = set(counted)
+    for index, (verdict, repeats) in enumerate(told[:_MAX_COMPONENTS]):
         contributes = index in left
-        if counts and not contributes:
-            full = len(left) == MAX_FRAMES and index > deepest
-            why = (  # noqa: PLW2901
-                f"deeper than the {MAX_FRAMES} frames that count" if full else "it repeats a round of calls before it"
-            )
+        if contributes == verdict.counts and repeats == 1:
+            found.append(verdict.component)
+            continue
+        why = verdict.component.why
+        if verdict.counts and not contributes:
+            deep = len(counted) == MAX_FRAMES and index > counted[-1]
+            why = f"deeper than the {MAX_FRAMES} frames that count" if deep else "it repeats a round of calls before it"
         if repeats > 1:
-            why = f"{why}; {repeats} in a row count as one" if contributes else f"{why}; {repeats} in a row"  # noqa: PLW2901
-        yield Component(text=known.text, contributes=contributes, why=why)
-
-
-def title_and_culprit(event: Event, rules: RuleSet | None = None) -> tuple[str, str | None]:
-    """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
-    kind = kind_of(event)
-    frames = crashed_stack(event)
-    judged = judge_of(rules).judge(frames, event.platform, exception_of(event))
-    frame = next((f for f, v in zip(frames, judged, strict=True) if v.counts), frames[0] if frames else None)
-    what = kind or event.message or "Crash"
-    if frame is None:
-        return what, None
-    place = frame_text(frame)
-    line = f":{frame.lineno}" if frame.lineno else ""
-    where = f" ({frame.filename}{line})" if frame.filename else ""
-    return f"{what} in {place}", f"{place}{where}"
+            why = f"{why}; {repeats} in a row count as one" if contributes else f"{why}; {repeats} in a row"
+        found.append(Component(text=verdict.known.text, contributes=contributes, why=why))
+    return found

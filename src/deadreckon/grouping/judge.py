@@ -18,6 +18,7 @@ from deadreckon.grouping.normalize import frame_text
 from deadreckon.grouping.rules.model import FlagAction, RuleSet, StackRule
 from deadreckon.grouping.rules.read import parse_toml
 from deadreckon.grouping.rules.stack import ALWAYS, StackRules, Step, Symbol, family_of, frames_of
+from deadreckon.model.event import Component
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ KIND, FRAME, MESSAGE = b"T", b"F", b"M"
 """Tags of fields: the kind of crash, a frame that counts, a message in place of frames."""
 
 _MAX_KNOWN = 1 << 16
+_MAX_VERDICTS = 16
 _PERSON = b"native128"
 
 
@@ -56,8 +58,7 @@ class Known(NamedTuple):
 
     text: str
     """What goes into the fingerprint."""
-    low: int
-    high: int
+    halves: tuple[int, int]
     named: bool
     stray: bool
     """It has neither a name nor a module."""
@@ -68,14 +69,16 @@ class Known(NamedTuple):
     own: Outcome
     other: Outcome
     """Where the report says it is the application's own, and where not."""
+    verdicts: dict[tuple[Outcome, bool, bool, bool], Verdict]
+    """Those that were passed on it, by the outcome and what the stack around it is like."""
 
 
 class Verdict(NamedTuple):
-    """Whether a frame counts, and why; ``app`` is what rules made of its in_app."""
+    """Whether a frame counts, and the component that says why; ``app`` is what rules made of its in_app."""
 
     known: Known
     counts: bool
-    why: str
+    component: Component
     app: bool
 
 
@@ -117,7 +120,7 @@ class Judge:
             own, other = (self._run([tests], app, None)[0] for app in (1, 0))
             stray = frame.function is None and frame.package is None
             found = Known(
-                text, *digest(FRAME, text), frame.function is not None, stray, symbol, tests, plain, own, other
+                text, digest(FRAME, text), frame.function is not None, stray, symbol, tests, plain, own, other, {}
             )
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
@@ -150,19 +153,18 @@ class Judge:
     ) -> list[Verdict]:
         """Return a verdict for each frame, innermost first as the frames are."""
         known = [self.known(frame, platform_of(frame, platform)) for frame in frames]
-        if all(k.plain for k in known):
+        if all([k.plain for k in known]):
             outcomes = [k.own if f.in_app else k.other for k, f in zip(known, frames, strict=True)]
         else:
             app = sum(1 << i for i, frame in enumerate(reversed(frames)) if frame.in_app)
             outcomes = self._run([k.tests for k in reversed(known)], app, exception)[::-1]
-        named = any(k.named and o.group >= 0 for k, o in zip(known, outcomes, strict=True))
-        ours = any(
-            o.app and f.trust != "scan" and (k.named or not named) and o.group >= 0
-            for k, o, f in zip(known, outcomes, frames, strict=True)
-        )
+        scans = [f.trust == "scan" for f in frames]
+        told = list(zip(known, outcomes, scans, strict=True))
+        named = any([k.named and o.group >= 0 for k, o, _ in told])
+        ours = any([o.app and not scan and (k.named or not named) and o.group >= 0 for k, o, scan in told])
         return [
-            _verdict(k, o, scan=f.trust == "scan", ours=ours, named=named)
-            for k, o, f in zip(known, outcomes, frames, strict=True)
+            k.verdicts.get((o, scan, ours, named)) or _verdict(k, o, scan=scan, ours=ours, named=named)
+            for k, o, scan in told
         ]
 
 
@@ -171,7 +173,7 @@ def _verdict(known: Known, outcome: Outcome, *, scan: bool, ours: bool, named: b
     if known.stray:
         counts, why = False, "it belongs to no module"
     elif group:
-        counts, why = group > 0, why
+        counts = group > 0
     elif not known.named and scan:
         counts, why = False, "a guess without a name"
     elif not known.named and named:
@@ -184,7 +186,10 @@ def _verdict(known: Known, outcome: Outcome, *, scan: bool, ours: bool, named: b
         counts, why = True, "no frame has a symbol, so addresses count; another build is another group"
     else:
         counts, why = True, "the application's own code" if app else "no frame is the application's own code"
-    return Verdict(known, counts, why, app)
+    found = Verdict(known, counts, Component(text=known.text, contributes=counts, why=why), app)
+    if len(known.verdicts) < _MAX_VERDICTS:
+        known.verdicts[outcome, scan, ours, named] = found
+    return found
 
 
 def platform_of(frame: Frame, platform: str | None) -> str:
