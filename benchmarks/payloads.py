@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deadreckon import reports
 from deadreckon.config import ReportLimits
 from deadreckon.describe import describe
-from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit
+from deadreckon.grouping.fingerprint import group
 from deadreckon.model.event import Source
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def main() -> None:
             event = describe(raw, source, "0" * 64, [])
             for told, listed in zip(event.exceptions or (), raw.exceptions, strict=True):
                 told.frames = [f.reported for f in listed.frames or ()]
-            event.fingerprint = fingerprint(event)
-            event.title, event.culprit = title_and_culprit(event)
+            event.fingerprint, event.title, event.culprit = group(event)
             return event
 
         event = whole()
@@ -145,7 +144,7 @@ def main() -> None:
         steps = {
             "json.loads": best(lambda d=document: json.loads(d)),  # type: ignore[misc]
             "read": best(lambda b=body, r=read: r(b, LIMITS)),  # type: ignore[misc]
-            "fingerprint": best(lambda e=event: fingerprint(e)),  # type: ignore[misc]
+            "fingerprint": best(lambda e=event: group(e)),  # type: ignore[misc]
             "all": best(whole),
             "detect": best(lambda b=body: reports.detect(reports.Probe(b))),  # type: ignore[misc]
         }

@@ -62,6 +62,18 @@ def parser() -> argparse.ArgumentParser:
     grouping(added)
     store(added)
 
+    added = command("cluster", "Tell which crashes of a pile are the same, and which are almost the same.")
+    added.add_argument("inputs", nargs="+", metavar="PATH", help="crash file, archive or directory of them")
+    added.add_argument(
+        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive, directory or URL"
+    )
+    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
+    added.add_argument(
+        "--distance", metavar="D", type=_share, default=0.3, help="how far two stacks of a cluster may be apart, 0 to 1"
+    )
+    added.set_defaults(kind=None, sourcemaps=[], attr=[])
+    store(added)
+
     added = command("lookup", "Print function, file and line for module-relative addresses.")
     which = added.add_mutually_exclusive_group(required=True)
     which.add_argument("--debug-file", metavar="FILE")
@@ -151,6 +163,16 @@ def _count(text: str) -> int:
     value = int(text) if text.isdecimal() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return value
 
 

@@ -158,6 +158,40 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
         yield unreadable(name or path, e, None)
 
 
+def _cluster(options: argparse.Namespace) -> int:
+    import os
+
+    from deadreckon.engine import Engine
+    from deadreckon.grouping.pile import Pile
+
+    text = (options.format or ("text" if sys.stdout.isatty() else "json")) == "text"
+    _compile_kernels()
+    code, pile = OK, Pile()
+    with Engine(_config(options)) as engine, _Progress() as progress:
+        for path in _inputs(options.inputs):
+            for event in _events(engine, path, options):
+                progress.step()
+                if event.status in {"unreadable", "unsupported"}:
+                    code = UNREADABLE
+                    for problem in (event.diagnostics or ())[-1:]:
+                        _fail(f"{path}: {problem.code}: {problem.message}", UNREADABLE)
+                else:
+                    pile.add(event, os.path.basename(path))
+    found = pile.clusters(options.distance)
+    if text:
+        import shutil
+
+        from deadreckon.adapters.clusters import render
+
+        print(render(found, width=max(shutil.get_terminal_size().columns, 60)), end="")
+    else:
+        import msgspec
+
+        for cluster in found:
+            print(msgspec.json.encode(cluster).decode())
+    return code
+
+
 def _compile_kernels() -> None:
     """On a terminal, compile on all processors before the very first crash, and say why that takes so long."""
     if sys.stderr.isatty():
@@ -401,6 +435,7 @@ def _schema(_options: argparse.Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "process": _process,
+    "cluster": _cluster,
     "lookup": _lookup,
     "symbols": _symbols,
     "submit": _submit,

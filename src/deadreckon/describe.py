@@ -60,15 +60,19 @@ def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attac
 
 def conclude(event: Event, raw: RawCrash, grouping: GroupingConfig) -> None:
     """Add what needs the whole event: fingerprints, title, status."""
-    from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit  # noqa: PLC0415
+    from deadreckon.grouping.fingerprint import group  # noqa: PLC0415
 
-    event.fingerprint = fingerprint(event)
-    title, event.culprit = title_and_culprit(event)
-    event.title = raw.title or title
+    families = None
     if grouping.families:
         from deadreckon.grouping.families import families_of  # noqa: PLC0415  (most events have our own only)
 
-        families_of(grouping).apply(event, raw.payload, explain=grouping.explain)
+        families = families_of(grouping)
+    # The rules of a file are for the families that were asked for; without being asked, ours is as it always is.
+    own = families.rules if families is not None and "native128" in families.names and families.rules.stack else None
+    event.fingerprint, title, event.culprit = group(event, own)
+    event.title = raw.title or title
+    if families is not None:
+        families.apply(event, raw.payload, explain=grouping.explain)
     event.diagnostics = raw.diagnostics or None
     if any(d.severity != "info" for d in raw.diagnostics):
         event.status = "degraded"
