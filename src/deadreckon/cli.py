@@ -74,7 +74,7 @@ def _config(options: argparse.Namespace) -> Config:
         rules = (*config.grouping.rules, *options.grouping_rules)
         explain = config.grouping.explain or _explains(options)
         config = replace(config, grouping=replace(config.grouping, families=families, rules=rules, explain=explain))
-    if config.grouping.families:  # What is wrong with rules is told before the first crash.
+    if config.grouping.families or config.grouping.rules:  # What is wrong with rules is told before the first crash.
         from deadreckon.grouping.families import families_of
 
         families_of(config.grouping)

@@ -63,13 +63,13 @@ def conclude(event: Event, raw: RawCrash, grouping: GroupingConfig) -> None:
     from deadreckon.grouping.fingerprint import group  # noqa: PLC0415
 
     families = None
-    if grouping.families:
+    if grouping.families or grouping.rules:
         from deadreckon.grouping.families import families_of  # noqa: PLC0415  (most events have our own only)
 
         families = families_of(grouping)
-    # The rules of a file are for the families that were asked for; without being asked, ours is as it always is.
-    own = families.rules if families is not None and "native128" in families.names and families.rules.stack else None
-    event.fingerprint, title, event.culprit = group(event, own)
+    # The rules of files are for the families that were asked for; without any, for ours.
+    own = families.rules if families is not None and (not families.names or "native128" in families.names) else None
+    event.fingerprint, title, event.culprit = group(event, own if own is not None and own.stack else None)
     event.title = raw.title or title
     if families is not None:
         families.apply(event, raw.payload, explain=grouping.explain)

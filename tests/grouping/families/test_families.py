@@ -239,3 +239,17 @@ def test_diff_of_what_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run(capsys, "diff", str(good), str(tmp_path / "bad"))[0] == 3
     (tmp_path / "cut").write_text(f'{{"schema":"{SCHEMA}","event_id"')
     assert run(capsys, "diff", str(good), str(tmp_path / "cut"))[0] == 3
+
+
+def test_rules_are_for_the_families_asked_for(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.txt"
+    rules.write_text("function:run -group")
+    data = json.dumps(crash("main", "run")).encode()
+    plain = processed(data).fingerprint
+    own, asked, other = (processed(data, *names, rules=(str(rules),)) for names in ((), ("native128",), ("sentry",)))
+    assert plain is not None
+    assert own.fingerprint is not None
+    assert own.fingerprint.id != plain.id
+    assert own.fingerprints is None
+    assert asked.fingerprint == own.fingerprint
+    assert other.fingerprint == plain

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from operator import is_
 from typing import TYPE_CHECKING
 
+from deadreckon.grouping.families.sentry.payload import MAX_FRAMES
 from deadreckon.grouping.rules.stack import Step, frames_of
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def stack_variants(
     explain: bool,
 ) -> dict[str, Node]:
     """Return the variants of a stack; ``!`` before a name says that others with the same hash are of no use."""
-    told = [f for f in stack.frames or () if f is not None]
+    told = [f for f in stack.frames or () if f is not None][-MAX_FRAMES:]
     counted = frames.counted(told, platform)
     base = app = recursion = lonely = 0
     tests: tuple[tuple[int, ...], ...] = ()
