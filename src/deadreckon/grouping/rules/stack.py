@@ -82,6 +82,10 @@ class Compiled(NamedTuple):
     """A category that some frame must have for the rule to hold anywhere: what most rules fail at."""
 
 
+_Ready = tuple[str | None, bool, Compiled, tuple[FlagAction | VarAction, ...]]
+"""A rule with what is looked at first, and its actions of one pass."""
+
+
 class Step(NamedTuple):
     """What an action did: the frames it was for, as bits."""
 
@@ -132,7 +136,7 @@ class StackRules:
         self._needs = [(test, need, forbid) for (need, forbid), test in self._tests.items()]
         self._modifiers = self._index(lambda c: bool(c.modifiers))
         self._updaters = self._index(lambda c: bool(c.updaters))
-        self._active: dict[frozenset[int], tuple[list[Compiled], list[Compiled]]] = {}
+        self._active: dict[frozenset[int], tuple[list[_Ready], list[_Ready]]] = {}
         self._symbols: dict[Symbol, tuple[int, ...]] = {}
         self._values: dict[tuple[str, str], int] = {}
 
@@ -256,31 +260,19 @@ class StackRules:
         modifiers, updaters = self._rules_for(masks)
         state = StackState(app, {})
         told = state.categories.get
-        for compiled in modifiers if modify else ():
-            if compiled.needs is not None and not told(compiled.needs):
-                continue
-            if (
-                hits := self._hits(compiled, masks, full, state, exception)
-                if compiled.asks_more
-                else masks[compiled.test]
-            ):
-                for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
-                    for action in compiled.modifiers:
-                        _modify(state, action, mask, full, compiled.rule, steps)
-        for compiled in updaters:
-            if compiled.needs is not None and not told(compiled.needs):
-                continue
-            if (
-                hits := self._hits(compiled, masks, full, state, exception)
-                if compiled.asks_more
-                else masks[compiled.test]
-            ):
-                for mask in [hits] if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
-                    for action in compiled.updaters:
-                        _update(state, action, mask, full, compiled.rule, steps)
+        for ready, do in ((modifiers if modify else (), _modify), (updaters, _update)):
+            for needs, asks_more, compiled, actions in ready:
+                if needs is not None and not told(needs):
+                    continue
+                hits = self._hits(compiled, masks, full, state, exception) if asks_more else masks[compiled.test]
+                if not hits:
+                    continue
+                for mask in (hits,) if not compiled.one_by_one else [1 << i for i in frames_of(hits)]:
+                    for action in actions:
+                        do(state, action, mask, full, compiled.rule, steps)
         return state
 
-    def _rules_for(self, masks: dict[int, int]) -> tuple[list[Compiled], list[Compiled]]:
+    def _rules_for(self, masks: dict[int, int]) -> tuple[list[_Ready], list[_Ready]]:
         """Return the rules whose test some frame passes, in their order: those that modify, and those that update."""
         tests = frozenset(masks)
         found = self._active.get(tests)
@@ -289,7 +281,10 @@ class StackRules:
                 self._active.clear()
             numbers = [sorted(n for t in tests for n in i.get(t, ())) for i in (self._modifiers, self._updaters)]
             modifiers, updaters = ([self.compiled[n] for n in listed] for listed in numbers)
-            found = self._active[tests] = (modifiers, updaters)
+            found = self._active[tests] = (
+                [(c.needs, c.asks_more, c, c.modifiers) for c in modifiers],
+                [(c.needs, c.asks_more, c, c.updaters) for c in updaters],
+            )
         return found
 
     def _hits(
