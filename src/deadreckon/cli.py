@@ -73,7 +73,20 @@ def _config(options: argparse.Namespace) -> Config:
     from deadreckon.config import load
 
     config = load(Path(options.config) if options.config else None)
+    if getattr(options, "grouping", None) or getattr(options, "grouping_rules", None) or _explains(options):
+        families = (*config.grouping.families, *options.grouping)
+        rules = (*config.grouping.rules, *options.grouping_rules)
+        explain = config.grouping.explain or _explains(options)
+        config = replace(config, grouping=replace(config.grouping, families=families, rules=rules, explain=explain))
+    if config.grouping.families or config.grouping.rules:  # What is wrong with rules is told before the first crash.
+        from deadreckon.grouping.families import families_of
+
+        families_of(config.grouping)
     return replace(config, store=options.store) if options.store else config
+
+
+def _explains(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "explain_grouping", False))
 
 
 # -- process ----------------------------------------------------------------------------------------------------------
@@ -103,10 +116,11 @@ def _process(options: argparse.Namespace) -> int:
         if remote_source(path) is None and not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
     text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
+    config = _config(options)
     _compile_kernels()
     code = OK
     with (
-        Engine(_config(options), explain=options.explain) as engine,
+        Engine(config, explain=options.explain) as engine,
         _Output(options.output) as output,
         _Progress() as progress,
     ):
@@ -143,6 +157,40 @@ def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[
         from deadreckon.describe import unreadable
 
         yield unreadable(name or path, e, None)
+
+
+def _cluster(options: argparse.Namespace) -> int:
+    import os
+
+    from deadreckon.engine import Engine
+    from deadreckon.grouping.pile import Pile
+
+    text = (options.format or ("text" if sys.stdout.isatty() else "json")) == "text"
+    _compile_kernels()
+    code, pile = OK, Pile()
+    with Engine(_config(options)) as engine, _Progress() as progress:
+        for path in _inputs(options.inputs):
+            for event in _events(engine, path, options):
+                progress.step()
+                if event.status in {"unreadable", "unsupported"}:
+                    code = UNREADABLE
+                    for problem in (event.diagnostics or ())[-1:]:
+                        _fail(f"{path}: {problem.code}: {problem.message}", UNREADABLE)
+                else:
+                    pile.add(event, os.path.basename(path))
+    found = pile.clusters(options.distance)
+    if text:
+        import shutil
+
+        from deadreckon.adapters.clusters import render
+
+        print(render(found, width=max(shutil.get_terminal_size().columns, 60)), end="")
+    else:
+        import msgspec
+
+        for cluster in found:
+            print(msgspec.json.encode(cluster).decode())
+    return code
 
 
 def _compile_kernels() -> None:
@@ -218,6 +266,24 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         if self._active and self._shown != self._start:
             print("\r\033[K", end="", file=sys.stderr)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from deadreckon.adapters.difference import difference, render
+    from deadreckon.errors import ReportError
+
+    try:
+        found = difference(_config(options), options.a, options.b, options.symbols, options.kind)
+    except ReportError as e:
+        return _fail(f"{e.code}: {e}", UNREADABLE)
+    if (options.format or ("text" if sys.stdout.isatty() else "json")) == "text":
+        for line in render(found):
+            print(line)
+    else:
+        import msgspec
+
+        print(msgspec.json.encode(found).decode())
+    return OK
 
 
 # -- symbols ----------------------------------------------------------------------------------------------------------
@@ -378,11 +444,13 @@ def _schema(_options: argparse.Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "process": _process,
+    "cluster": _cluster,
     "lookup": _lookup,
     "symbols": _symbols,
     "submit": _submit,
     "worker": _worker,
     "jobs": _jobs,
+    "diff": _diff,
     "snapshot": _snapshot,
     "demo": _demo,
     "doctor": _doctor,

@@ -241,6 +241,18 @@ class BttConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupingConfig:
+    """Which fingerprints an event has besides our own, and by which rules."""
+
+    families: tuple[str, ...] = ()
+    """Names (grouping/families): ``sentry:newstyle:2023-01-11``, ``posthog``, ``rollbar``, ``signature`` and others."""
+    rules: tuple[str, ...] = ()
+    """Files of rules, the later ones after the earlier, and lists of signatures."""
+    explain: bool = False
+    """Whether events say what their fingerprints were made of."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """How a worker treats jobs."""
 
@@ -281,6 +293,7 @@ class Config:
     sources: tuple[SourceConfig, ...] = ()
     """Remote sources, asked in this order for what local ones lack; TOML ``[[sources]]``."""
     remote: RemoteLimits = field(default_factory=RemoteLimits)
+    grouping: GroupingConfig = field(default_factory=GroupingConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from deadreckon import inputs, reports, stacks
 from deadreckon.analysis.code import reader
 from deadreckon.config import Config, remote_source
-from deadreckon.describe import derived, describe, exception_info, module_info, unreadable
+from deadreckon.describe import conclude, derived, describe, exception_info, module_info, unreadable
 from deadreckon.errors import (
     DeadreckonError,
     LimitExceeded,
@@ -266,7 +266,7 @@ class Engine:
                 raw.attributes.update(attributes)
             event = describe(raw, source, digest if not number else derived(digest, number), crash.attachments)
             self._resolve_stacks(raw, paths, event, sourcemaps)
-            _conclude(event, raw)
+            conclude(event, raw, self.config.grouping)
             yield event
 
     def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event, sourcemaps: Sequence[str]) -> None:
@@ -451,14 +451,3 @@ def process(
     """Process one crash: a path or the report's bytes; ``symbols`` are debug files or directories of them."""
     with Engine(config) as engine:
         return engine.process(source, symbols=symbols)
-
-
-def _conclude(event: Event, raw: RawCrash) -> None:
-    """Add what needs the whole event: fingerprint, title, status."""
-    from deadreckon.grouping.fingerprint import grouped  # noqa: PLC0415
-
-    event.fingerprint, title, event.culprit = grouped(event)
-    event.title = raw.title or title
-    event.diagnostics = raw.diagnostics or None
-    if any(d.severity != "info" for d in raw.diagnostics):
-        event.status = "degraded"

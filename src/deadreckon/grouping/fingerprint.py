@@ -1,87 +1,141 @@
 """Which crashes are the same: a 128-bit fingerprint over normalized frames, and the components that explain it.
 
-The family ``native128/1`` hashes the exception's type and the frames that count, innermost first, with BLAKE2b
-(RFC 7693) of 16 bytes. Every field goes in as one tag byte, its length in UTF-8 bytes as u32 little-endian, and the
-bytes themselves, so no two lists of fields give the same input.
+The family ``native128/2`` takes the exception's type and the frames that count, innermost first (judge.py), without the
+rounds of a recursion after the first, 32 of them at most; where no frame counts, the message without its numbers and
+names. Anyone can check it. Each of these fields has a digest: BLAKE2b of 16 bytes, personalised ``native128``, over one
+tag byte (T, F, M), the length of the text in UTF-8 as u32 little-endian, and the text; its first eight bytes are the
+low half, the others the high half, little-endian. Then, all modulo 2**64, with the factors of FACTORS::
+
+    low, high = (sum(half[i] * factor**i for i in range(n)) ^ n for each half and its factor)
+    low += high; high += low; low = mix(low); high = mix(high); low += high; high += low
+
+where ``mix`` is MurmurHash3's last step for 64 bits. The fingerprint is ``low`` and ``high``, little-endian, in hex.
+A batch of stacks takes the same through kernels/tokens.py (columns.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from operator import mul
+from typing import TYPE_CHECKING, NamedTuple
 
-from deadreckon.grouping.normalize import STARTERS, TERMINATORS, module_name, normalize_function
+from deadreckon.grouping.judge import KIND, MESSAGE, Verdict, digest, judge_of
+from deadreckon.grouping.names.messages import parameterize
+from deadreckon.grouping.normalize import frame_text
 from deadreckon.model.event import Component, Event, ExceptionInfo, Fingerprint, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["ALGORITHM", "crashed_stack", "fingerprint", "grouped", "title_and_culprit"]
+    from deadreckon.grouping.rules.model import RuleSet
 
-ALGORITHM = "native128/1"
-_PERSON = ALGORITHM.encode()
+__all__ = [
+    "ALGORITHM",
+    "CYCLE",
+    "FACTORS",
+    "MAX_FRAMES",
+    "Group",
+    "combine",
+    "crashed_stack",
+    "exception_of",
+    "fingerprint",
+    "group",
+    "kind_of",
+    "message_of",
+    "title_and_culprit",
+]
+
+ALGORITHM = "native128/2"
 MAX_FRAMES = 32
 """How many frames count: below, stacks of one bug differ by who called."""
+CYCLE = 8
+"""The longest round of calls that is seen to repeat."""
+FACTORS = (0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4D)
 
 _MAX_COMPONENTS = 128
-_TYPE, _FRAME, _MESSAGE = b"T", b"F", b"M"
-_OWN = "the application's own code"
-_NOT_OWN = "not the application's own code"
-_NOBODYS = "no frame is the application's own code"
-_UNTOLD = STARTERS | TERMINATORS
-"""Functions that are no names in this: every stack has some of them."""
+_M64 = (1 << 64) - 1
+_POWERS = tuple(tuple(pow(factor, i, 1 << 64) for i in range(MAX_FRAMES + 1)) for factor in FACTORS)
 
 
-def fingerprint(event: Event) -> Fingerprint:
-    """Return the group of an event, with a component for its exception type and for every frame or run of frames."""
-    return grouped(event)[0]
+class Group(NamedTuple):
+    """A group, and two lines for people: what happened, and where."""
+
+    fingerprint: Fingerprint
+    title: str
+    culprit: str | None
 
 
-def title_and_culprit(event: Event) -> tuple[str, str | None]:
-    """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
-    return grouped(event)[1:]
+def group(event: Event, rules: RuleSet | None = None) -> Group:
+    """Return the group of an event, with a component for its exception type and for every frame or run of frames.
 
-
-def grouped(event: Event) -> tuple[Fingerprint, str, str | None]:
-    """Return what ``fingerprint`` and ``title_and_culprit`` do, of one look at the stack."""
+    ``rules`` are a user's, which come after ours; the algorithm's name then ends in a digest of all of them.
+    """
+    judge = judge_of(rules)
     decisive = _decisive(event)
-    kind = decisive.type if decisive is not None else None
-    frames = _stack(event, decisive)
-    judged, first = _judge(frames)
+    kind = decisive.type if decisive else None
+    frames = decisive.frames if decisive is not None and decisive.frames else crashed_stack(event)
+    exception = {"type": kind, "value": decisive.value, "mechanism": decisive.mechanism} if decisive else None
+    verdicts = judge.judge(frames, event.platform, exception)
+    halves: list[tuple[int, int]] = []
     components: list[Component] = []
-    fields: list[bytes] = []
     if kind:
-        fields.append(_field(_TYPE, kind))
+        halves.append(_kind_digest(kind))
         components.append(Component(text=kind, contributes=True, why="the kind of crash"))
-    counted = [_field(_FRAME, c.text) for c in judged if c.contributes]
-    if not counted:
-        message = next((e.value for e in event.exceptions or () if e.value), None) or event.message
-        if message:
-            fields.append(_field(_MESSAGE, message))
-            judged.append(Component(text=message, contributes=True, why="no frame counts, so the message does"))
-    fields += counted
-    components += judged[:_MAX_COMPONENTS]
-    digest = hashlib.blake2b(b"".join(fields), digest_size=16, person=_PERSON).hexdigest()
-    found = Fingerprint(id=digest, algorithm=ALGORITHM, components=components)
-    what = kind or event.message or "Crash"
-    if first is None:
-        return found, what, None
-    place = _text(first)
-    line = f":{first.lineno}" if first.lineno else ""
-    where = f" ({first.filename}{line})" if first.filename else ""
-    return found, f"{what} in {place}", f"{place}{where}"
+    told = _runs(verdicts)
+    counted = _first_rounds([i for i, run in enumerate(told) if run[0].counts], told)
+    halves += [told[i][0].known.halves for i in counted]
+    components += _components(told, counted)
+    if not counted and (message := message_of(event)):
+        halves.append(digest(MESSAGE, message))
+        components.append(Component(text=message, contributes=True, why="no frame counts, so the message does"))
+    algorithm = ALGORITHM if rules is None or not rules.stack else f"{ALGORITHM}+{judge.digest}"
+    found = Fingerprint(id=combine(halves), algorithm=algorithm, components=components[:_MAX_COMPONENTS])
+    return Group(found, *_lines(kind or event.message or "Crash", frames, verdicts))
 
 
-@lru_cache(maxsize=16_384)
-def _short_field(tag: bytes, text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
-    return tag + len(data).to_bytes(4, "little") + data
+def fingerprint(event: Event, rules: RuleSet | None = None) -> Fingerprint:
+    """Return the group of an event alone."""
+    return group(event, rules).fingerprint
 
 
-def _field(tag: bytes, text: str) -> bytes:
-    # Frames of one program come again and again; what is long is an error's message.
-    return _short_field(tag, text) if len(text) < 512 else _short_field.__wrapped__(tag, text)
+def title_and_culprit(event: Event, rules: RuleSet | None = None) -> tuple[str, str | None]:
+    """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
+    return group(event, rules)[1:]
+
+
+def _lines(what: str, frames: Sequence[Frame], verdicts: Sequence[Verdict]) -> tuple[str, str | None]:
+    frame = next((f for f, v in zip(frames, verdicts, strict=True) if v.counts), frames[0] if frames else None)
+    if frame is None:
+        return what, None
+    place = frame_text(frame)
+    line = f":{frame.lineno}" if frame.lineno else ""
+    where = f" ({frame.filename}{line})" if frame.filename else ""
+    return f"{what} in {place}", f"{place}{where}"
+
+
+@lru_cache(maxsize=1024)
+def _kind_digest(kind: str) -> tuple[int, int]:
+    return digest(KIND, kind)
+
+
+def combine(halves: Sequence[tuple[int, int]]) -> str:
+    """Return the fingerprint of fields by their digests, at most MAX_FRAMES and one, as 32 hex digits."""
+    count = len(halves)
+    lows, highs = zip(*halves, strict=True) if halves else ((), ())
+    low = sum(map(mul, lows, _POWERS[0])) & _M64 ^ count
+    high = sum(map(mul, highs, _POWERS[1])) & _M64 ^ count
+    low = low + high & _M64
+    high = high + low & _M64
+    low, high = _mix(low), _mix(high)
+    low = low + high & _M64
+    high = high + low & _M64
+    return (low | high << 64).to_bytes(16, "little").hex()
+
+
+def _mix(x: int) -> int:
+    x = (x ^ x >> 33) * 0xFF51_AFD7_ED55_8CCD & _M64
+    x = (x ^ x >> 33) * 0xC4CE_B9FE_1A85_EC53 & _M64
+    return x ^ x >> 33
 
 
 def _decisive(event: Event) -> ExceptionInfo | None:
@@ -93,14 +147,29 @@ def _decisive(event: Event) -> ExceptionInfo | None:
     return next((e for e in told if e.frames), next((e for e in told if e.type), None))
 
 
+def kind_of(event: Event) -> str | None:
+    """Return the type of the exception that an event is grouped by."""
+    found = _decisive(event)
+    return found.type if found else None
+
+
+def exception_of(event: Event) -> Mapping[str, str | None] | None:
+    """Return what rules may ask of the exception that an event is grouped by."""
+    found = _decisive(event)
+    return {"type": found.type, "value": found.value, "mechanism": found.mechanism} if found else None
+
+
+def message_of(event: Event) -> str | None:
+    """Return what counts where no frame does: the first message, without what differs between occurrences."""
+    message = next((e.value for e in event.exceptions or () if e.value), None) or event.message
+    return parameterize(message) if message else None
+
+
 def crashed_stack(event: Event) -> Sequence[Frame]:
     """Return the frames an event is grouped by: an exception's own, else the crashed thread's, else the first's."""
-    return _stack(event, _decisive(event))
-
-
-def _stack(event: Event, decisive: ExceptionInfo | None) -> Sequence[Frame]:
-    if decisive is not None and decisive.frames:
-        return decisive.frames
+    found = _decisive(event)
+    if found is not None and found.frames:
+        return found.frames
     threads = event.threads or ()
     for thread in threads:
         if thread.crashed and thread.frames:
@@ -108,84 +177,50 @@ def _stack(event: Event, decisive: ExceptionInfo | None) -> Sequence[Frame]:
     return next((t.frames for t in threads if t.frames), ())
 
 
-def _judge(frames: Sequence[Frame]) -> tuple[list[Component], Frame | None]:
-    """Return a component for each run of equal frames: its text, whether it counts, and why; and the place to name.
-
-    That is the first frame that counts, else the first.
-    """
-    telling = [f.function is not None and f.function not in _UNTOLD for f in frames]
-    named = True in telling
-    # Whether there are certain frames of the application's own, named where any is.
-    ours = any(
-        f.in_app and f.trust != "scan" and (tells or not named) for f, tells in zip(frames, telling, strict=True)
-    )
-    found: list[Component] = []
-    place: Frame | None = None
-    counted = repeats = 0
-    previous: Component | None = None
-    for frame, tells in zip(frames, telling, strict=True):
-        function = frame.function
-        text = _text(frame) if function is None else _label(function, frame.module)
-        if tells and frame.trust != "scan":
-            contributes = bool(frame.in_app) or not ours
-            why = _OWN if frame.in_app else _NOT_OWN if ours else _NOBODYS
-        else:
-            contributes, why = _verdict(frame, ours=ours, named=named)
-        if contributes and place is None:
-            place = frame
-        if previous is not None and previous.text == text:
-            repeats += 1
+def _runs(judged: Iterable[Verdict]) -> list[tuple[Verdict, int]]:
+    """Return each run of equal frames as its first and their number."""
+    runs: list[tuple[Verdict, int]] = []
+    before: Verdict | None = None
+    for verdict in judged:
+        if before is not None and before.known.text == verdict.known.text and before.counts == verdict.counts:
+            runs[-1] = (before, runs[-1][1] + 1)
             continue
-        if repeats > 1 and previous is not None:
-            _add_repeats(previous, repeats)
-        if contributes:
-            if counted == MAX_FRAMES:
-                contributes, why = False, f"deeper than the {MAX_FRAMES} frames that count"
-            else:
-                counted += 1
-        previous = Component(text=text, contributes=contributes, why=why)
-        found.append(previous)
-        repeats = 1
-    if repeats > 1 and previous is not None:
-        _add_repeats(previous, repeats)
-    return found, place or (frames[0] if frames else None)
+        runs.append((verdict, 1))
+        before = verdict
+    return runs
 
 
-def _add_repeats(component: Component, repeats: int) -> None:
-    component.why += f"; {repeats} in a row count as one" if component.contributes else f"; {repeats} in a row"
+def _first_rounds(counted: list[int], told: Sequence[tuple[Verdict, int]]) -> list[int]:
+    """Return which of those that count are left without repeated rounds of calls: f g f g f g becomes f g.
+
+    Whenever the last n of those that are left equal the n before them, they go; so does what is too deep.
+    """
+    left: list[int] = []
+    texts: list[str] = []
+    for index in counted:
+        left.append(index)
+        texts.append(told[index][0].known.text)
+        if texts[-1] in texts[-CYCLE - 1 : -1]:
+            for length in range(1, CYCLE + 1):
+                if texts[-length:] == texts[-2 * length : -length]:
+                    del left[-length:], texts[-length:]
+                    break
+    return left[:MAX_FRAMES]
 
 
-@lru_cache(maxsize=16_384)
-def _label(function: str, module: str | None) -> str:
-    name = normalize_function(function)
-    return f"{module}.{name}" if module else name
-
-
-def _text(frame: Frame) -> str:
-    if frame.function is not None:
-        return _label(frame.function, frame.module)
-    if frame.package is not None:
-        return f"{module_name(frame.package).lower()}+{frame.rva}"
-    return "address in no module"
-
-
-def _verdict(frame: Frame, *, ours: bool, named: bool) -> tuple[bool, str]:
-    """Tell whether a frame counts, of a stack with own or named frames."""
-    function = frame.function
-    if function is None:
-        if frame.package is None:
-            return False, "it belongs to no module"
-        if frame.trust == "scan":
-            return False, "a guess without a name"
-        if named:
-            return False, "it has no symbol, others have"
-        if ours and not frame.in_app:
-            return False, _NOT_OWN
-        return True, "no frame has a symbol, so addresses count; another build is another group"
-    if function in _UNTOLD:
-        return False, "it starts every thread" if function in STARTERS else "it is how programs end, not why"
-    if ours and not frame.in_app:
-        return False, _NOT_OWN
-    if ours and frame.trust == "scan":
-        return False, "found by scanning the stack, others are certain"
-    return True, _OWN if frame.in_app else _NOBODYS
+def _components(told: Sequence[tuple[Verdict, int]], counted: Sequence[int]) -> list[Component]:
+    found: list[Component] = []
+    left = set(counted)
+    for index, (verdict, repeats) in enumerate(told[:_MAX_COMPONENTS]):
+        contributes = index in left
+        if contributes == verdict.counts and repeats == 1:
+            found.append(verdict.component)
+            continue
+        why = verdict.component.why
+        if verdict.counts and not contributes:
+            deep = len(counted) == MAX_FRAMES and index > counted[-1]
+            why = f"deeper than the {MAX_FRAMES} frames that count" if deep else "it repeats a round of calls before it"
+        if repeats > 1:
+            why = f"{why}; {repeats} in a row count as one" if contributes else f"{why}; {repeats} in a row"
+        found.append(Component(text=verdict.known.text, contributes=contributes, why=why))
+    return found

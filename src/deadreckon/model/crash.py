@@ -217,4 +217,6 @@ class RawCrash:
     attachments: list[Attachment] = field(default_factory=list)
     """Files inside the report itself."""
     attributes: dict[str, Any] = field(default_factory=dict)
+    payload: dict[str, Any] | bytes | memoryview | None = None
+    """What an error tracker's client sent, as JSON or decoded: some fingerprints are computed from just that."""
     diagnostics: list[Diagnostic] = field(default_factory=list)

@@ -202,6 +202,8 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     grouping: list[str] | None = None
     """The client's own fingerprint, verbatim."""
     fingerprints: dict[str, list[str]] | None = None
+    explained: dict[str, dict[str, list[Component]]] | None = None
+    """What the fingerprints of each family were made of, by variant, where that was asked for."""
     attributes: dict[str, Any] | None = None
     tags: dict[str, str] | None = None
     user: dict[str, Any] | None = None

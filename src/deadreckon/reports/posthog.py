@@ -145,6 +145,7 @@ def _crash(event: dict[str, Any], limits: ReportLimits) -> RawCrash:
         else {"critical": "fatal", "warn": "warning", "log": "info"}.get(level or "", "error"),
         title=text(properties.get("$issue_name"), 1024),
         grouping=[own] if own else None,
+        payload={"$exception_list": listed},
         release=text(properties.get("$release"), 256) or text(properties.get("$app_version"), 256),
         environment=text(properties.get("$environment"), 256) or text(properties.get("environment"), 256),
         modules=images.modules,

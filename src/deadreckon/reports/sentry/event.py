@@ -70,12 +70,16 @@ _PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[-+ 0#]*\d*(?:\.\d+)?[sdifrxg]|\{(\w*
 
 def read_event(data: bytes | memoryview, what: str, limits: ReportLimits, form: str) -> RawCrash:
     """Return what an event's JSON says. Raises Malformed where it is no object, LimitExceeded."""
-    return _crash(decode(data, what), limits, form)
+    crash = _crash(decode(data, what), limits, form)
+    crash.payload = data
+    return crash
 
 
 def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCrash:
     """Return what an event says that is decoded already; whatever is of no use in it costs itself only."""
-    return _crash(document_of(document), limits, form)
+    crash = _crash(document_of(document), limits, form)
+    crash.payload = document
+    return crash
 
 
 def _crash(event: Document, limits: ReportLimits, form: str) -> RawCrash:
