@@ -44,9 +44,7 @@ class Entities(Types):
         return Node("Extension", [module, extended, signature] if signature else [module, extended])
 
     def operator_name(self) -> Node:
-        name = "".join(
-            c if not c.isascii() else OPERATOR_CHARACTERS.get(c, "\0") for c in self.need("Identifier").text
-        )
+        name = "".join(c if not c.isascii() else OPERATOR_CHARACTERS.get(c, "\0") for c in self.need("Identifier").text)
         if "\0" in name:
             raise Unreadable
         return Node("Operator", text=name + self.one_of({"i": " infix", "p": " prefix", "P": " postfix"}))

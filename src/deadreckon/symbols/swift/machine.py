@@ -223,7 +223,12 @@ class Machine:
         count = len(parameters.children) if parameters.kind == "Tuple" else 1
         if not count:
             return None
-        found = [self.need_of({"Identifier", "FirstElement"}) for _ in range(count)]
+        found: list[Node] = []
+        while len(found) < count:
+            label = self.stack.pop() if self.stack else None
+            if label is None or label.kind not in {"Identifier", "FirstElement"}:
+                return None
+            found.append(label)
         return Node("Labels", found[::-1] if any(label.kind == "Identifier" for label in found) else [])
 
     # --- Bound generic types --------------------------------------------------------------------------------------

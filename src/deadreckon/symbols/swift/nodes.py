@@ -63,31 +63,35 @@ def _standard(kinds: dict[str, str]) -> dict[str, tuple[str, str]]:
     return {pair[0]: (kind, pair[1:]) for kind, pairs in kinds.items() for pair in pairs.split()}
 
 
-STANDARD = _standard({
-    "Structure": (
-        "AAutoreleasingUnsafeMutablePointer aArray bBool DDictionary dDouble fFloat hSet IDefaultIndices iInt"
-        " JCharacter NClosedRange nRange OObjectIdentifier PUnsafePointer pUnsafeMutablePointer RUnsafeBufferPointer"
-        " rUnsafeMutableBufferPointer SString sSubstring uUInt VUnsafeRawPointer vUnsafeMutableRawPointer"
-        " WUnsafeRawBufferPointer wUnsafeMutableRawBufferPointer"
-    ),
-    "Enum": "qOptional",
-    "Protocol": (
-        "BBinaryFloatingPoint EEncodable eDecodable FFloatingPoint GRandomNumberGenerator HHashable jNumeric"
-        " KBidirectionalCollection kRandomAccessCollection LComparable lCollection MMutableCollection"
-        " mRangeReplaceableCollection QEquatable TSequence tIteratorProtocol UUnsignedInteger XRangeExpression"
-        " xStrideable YRawRepresentable yStringProtocol ZSignedInteger zBinaryInteger"
-    ),
-})
+STANDARD = _standard(
+    {
+        "Structure": (
+            "AAutoreleasingUnsafeMutablePointer aArray bBool DDictionary dDouble fFloat hSet IDefaultIndices iInt"
+            " JCharacter NClosedRange nRange OObjectIdentifier PUnsafePointer pUnsafeMutablePointer RUnsafeBufferPointer"
+            " rUnsafeMutableBufferPointer SString sSubstring uUInt VUnsafeRawPointer vUnsafeMutableRawPointer"
+            " WUnsafeRawBufferPointer wUnsafeMutableRawBufferPointer"
+        ),
+        "Enum": "qOptional",
+        "Protocol": (
+            "BBinaryFloatingPoint EEncodable eDecodable FFloatingPoint GRandomNumberGenerator HHashable jNumeric"
+            " KBidirectionalCollection kRandomAccessCollection LComparable lCollection MMutableCollection"
+            " mRangeReplaceableCollection QEquatable TSequence tIteratorProtocol UUnsignedInteger XRangeExpression"
+            " xStrideable YRawRepresentable yStringProtocol ZSignedInteger zBinaryInteger"
+        ),
+    }
+)
 """Standard types by the letter after ``S``, as kind and name (KNOWN-TYPE-KIND)."""
 
-STANDARD_CONCURRENCY = _standard({
-    "Structure": (
-        "CCheckedContinuation cUnsafeContinuation ECancellationError eUnownedSerialExecutor GTaskGroup"
-        " gThrowingTaskGroup JUnownedJob PTaskPriority SAsyncStream sAsyncThrowingStream TTask tUnsafeCurrentTask"
-    ),
-    "Class": "MMainActor",
-    "Protocol": "AActor FExecutor fSerialExecutor hTaskExecutor IAsyncIteratorProtocol iAsyncSequence",
-})
+STANDARD_CONCURRENCY = _standard(
+    {
+        "Structure": (
+            "CCheckedContinuation cUnsafeContinuation ECancellationError eUnownedSerialExecutor GTaskGroup"
+            " gThrowingTaskGroup JUnownedJob PTaskPriority SAsyncStream sAsyncThrowingStream TTask tUnsafeCurrentTask"
+        ),
+        "Class": "MMainActor",
+        "Protocol": "AActor FExecutor fSerialExecutor hTaskExecutor IAsyncIteratorProtocol iAsyncSequence",
+    }
+)
 """Those after ``Sc`` (KNOWN-TYPE-KIND-2)."""
 
 BUILTINS = {

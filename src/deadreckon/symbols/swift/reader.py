@@ -77,7 +77,8 @@ _OUTLINED = {
     "b": "outlined init with take of ", "c": "outlined init with copy of ", "d": "outlined assign with take of ",
     "f": "outlined assign with copy of ", "h": "outlined destroy of ", "g": "outlined enum get tag of ",
     "B": "outlined init with take of ", "C": "outlined init with copy of ", "D": "outlined assign with take of ",
-    "F": "outlined assign with copy of ", "H": "outlined destroy of ",
+    "F": "outlined assign with copy of ", "H": "outlined destroy of ", "i": "outlined enum tag store of ",
+    "j": "outlined enum project data for load of ",
 }  # fmt: skip
 
 # Attributes of the function before them. Several are left out of names as people read them: they tell how it is called.
@@ -260,6 +261,8 @@ class _Reader(Entities):
     def outlined(self) -> Node:
         c = self.next()
         text = self.one_of(_OUTLINED, c)
+        if c in "ij":
+            self.number()
         signature = self.pop("Signature")
         # That of a copy or consumption is printed behind the type.
         parts = [self.need("Type"), *([signature] if signature and c in "ye" else [])]
