@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deadreckon.symbols.swift.nodes import (
+from deadreckon.symbols.swift._nodes import (
     CONTEXTS,
     DECLARATION_NAMES,
     MAX_TEXT,
@@ -30,7 +30,6 @@ _MAX_REPEAT = 2_048
 _MAX_NUMBER = 2**31 - 1
 _MAX_WORDS = 26
 _MAX_LEVELS = 48
-_BOUND = NOMINALS
 _NO_ARGUMENTS = frozenset({"Variable", "Subscript", "Closure", "DefaultArgument", "InitializerOf", "Static"})
 _CONFORMANCES = frozenset({"ConcreteConformance", "DependentConformance", "PackConformance"})
 
@@ -267,7 +266,7 @@ class Machine:
             nominal = Node(nominal.kind, [parent, *nominal.children[1:]], nominal.text, nominal.index)
         if not consumes or not arguments:
             return nominal
-        if nominal.kind in _BOUND:
+        if nominal.kind in NOMINALS:
             return Node("Bound", [wrap(nominal), *arguments], text=nominal.kind)
         if nominal.kind in {"Function", "Constructor"}:
             return Node("BoundFunction", [nominal, *arguments])
@@ -276,7 +275,7 @@ class Machine:
     # --- Substitutions --------------------------------------------------------------------------------------------
 
     def substitution(self) -> Node:
-        """Read what follows ``A``: several substitutions in one, of which the last is returned and the others pushed."""
+        """Read what follows ``A``: substitutions, of which the last is returned and the others are pushed."""
         repeat: int | None = None
         while True:
             c = self.next()

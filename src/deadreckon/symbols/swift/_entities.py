@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from deadreckon.symbols.swift.machine import wrap
-from deadreckon.symbols.swift.nodes import DECLARATION_NAMES, OPERATOR_CHARACTERS, Node, Unreadable
-from deadreckon.symbols.swift.types import Types
+from deadreckon.symbols.swift._machine import wrap
+from deadreckon.symbols.swift._nodes import DECLARATION_NAMES, OPERATOR_CHARACTERS, Node, Unreadable
+from deadreckon.symbols.swift._types import Types
 
 __all__ = ["Entities"]
 
 _ACCESSORS = {
     "m": "materializeForSet", "s": "setter", "g": "getter", "G": "getter", "w": "willset", "W": "didset", "r": "read",
-    "M": "modify", "i": "init", "x": "modify2", "y": "read2", "b": "borrow", "z": "mutate",
+    "M": "modify", "i": "init", "x": "yielding_mutate", "y": "yielding_borrow", "b": "borrow", "z": "mutate",
     "aO": "owningMutableAddressor", "ao": "nativeOwningMutableAddressor", "aP": "nativePinningMutableAddressor",
     "au": "unsafeMutableAddressor", "lO": "owningAddressor", "lo": "nativeOwningAddressor",
     "lp": "nativePinningAddressor", "lu": "unsafeAddressor",

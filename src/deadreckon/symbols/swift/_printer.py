@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deadreckon.symbols.swift.nodes import MAX_TEXT, NOMINALS, Node, Unreadable
+from deadreckon.symbols.swift._nodes import MAX_TEXT, NOMINALS, Node, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -256,7 +256,7 @@ class _Printer:
             self.put(" for ")
             self.print_all(node.children)
 
-    def specialization(self, node: Node) -> None:
+    def specialization(self, _: Node) -> None:
         if not self.specialized:
             self.put("specialized ")
         self.specialized = True

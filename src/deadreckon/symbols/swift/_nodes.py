@@ -67,8 +67,8 @@ STANDARD = _standard(
     {
         "Structure": (
             "AAutoreleasingUnsafeMutablePointer aArray bBool DDictionary dDouble fFloat hSet IDefaultIndices iInt"
-            " JCharacter NClosedRange nRange OObjectIdentifier PUnsafePointer pUnsafeMutablePointer RUnsafeBufferPointer"
-            " rUnsafeMutableBufferPointer SString sSubstring uUInt VUnsafeRawPointer vUnsafeMutableRawPointer"
+            " JCharacter NClosedRange nRange OObjectIdentifier PUnsafePointer pUnsafeMutablePointer"
+            " RUnsafeBufferPointer rUnsafeMutableBufferPointer SString sSubstring uUInt VUnsafeRawPointer vUnsafeMutableRawPointer"
             " WUnsafeRawBufferPointer wUnsafeMutableRawBufferPointer"
         ),
         "Enum": "qOptional",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deadreckon.symbols.swift.entities import Entities
-from deadreckon.symbols.swift.machine import wrap
-from deadreckon.symbols.swift.nodes import VALUE_WITNESSES, Node, Unreadable
+from deadreckon.symbols.swift._entities import Entities
+from deadreckon.symbols.swift._machine import wrap
+from deadreckon.symbols.swift._nodes import VALUE_WITNESSES, Node, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,8 @@ class _Reader(Entities):
             if found.kind == "PartialApply":
                 parent = found
         parent.children += [node.children[0] if node.kind == "Type" else node for node in self.stack]
-        if not root.children:
+        # Other demanglers print what is left one behind the other. Nothing that a compiler wrote leaves more than one.
+        if len(self.stack) > 1 or not root.children:
             raise Unreadable
         return root
 
@@ -176,10 +177,7 @@ class _Reader(Entities):
         signature = self.pop("Signature")
         self.need_module()
         self.protocol()
-        type_ = self.pop("Type")
-        if type_ is None:
-            self.need("Identifier")
-            type_ = self.need("Type")
+        type_ = self.need("Type")
         return wrap(Node("GenericType", [signature, type_])) if signature else type_
 
     def retroactive(self) -> Node:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deadreckon.symbols.swift.machine import Machine, wrap
-from deadreckon.symbols.swift.nodes import BUILTINS, REQUIREMENTS, Node, Unreadable
+from deadreckon.symbols.swift._machine import Machine, wrap
+from deadreckon.symbols.swift._nodes import BUILTINS, REQUIREMENTS, Node, Unreadable
 
 __all__ = ["Types"]
 
