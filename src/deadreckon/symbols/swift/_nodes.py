@@ -68,8 +68,8 @@ STANDARD = _standard(
         "Structure": (
             "AAutoreleasingUnsafeMutablePointer aArray bBool DDictionary dDouble fFloat hSet IDefaultIndices iInt"
             " JCharacter NClosedRange nRange OObjectIdentifier PUnsafePointer pUnsafeMutablePointer"
-            " RUnsafeBufferPointer rUnsafeMutableBufferPointer SString sSubstring uUInt VUnsafeRawPointer vUnsafeMutableRawPointer"
-            " WUnsafeRawBufferPointer wUnsafeMutableRawBufferPointer"
+            " RUnsafeBufferPointer rUnsafeMutableBufferPointer SString sSubstring uUInt VUnsafeRawPointer "
+            "vUnsafeMutableRawPointer WUnsafeRawBufferPointer wUnsafeMutableRawBufferPointer"
         ),
         "Enum": "qOptional",
         "Protocol": (
@@ -119,6 +119,10 @@ VALUE_WITNESSES = {
 }
 
 
+_JOINERS = ("\u200c", "\u200d")
+"""What emoji and several scripts are written with, though it is not printable alone."""
+
+
 def punycode(text: str) -> str:
     """Decode RFC 3492 as Swift writes it: ``_`` as the delimiter, ``A`` to ``J`` for the digits.
 
@@ -158,9 +162,10 @@ def punycode(text: str) -> str:
         bias = step + 36 * delta // (delta + 38)
         number += index // length
         index %= length
-        character = number - 0xD800 if 0xD800 <= number < 0xD880 else number
-        if character < 0x20 or character == 0x7F or character >= 0x110000 or 0xD800 <= character < 0xE000:
+        code = number - 0xD800 if 0xD800 <= number < 0xD880 else number
+        character = chr(code) if code < 0x110000 else "\0"
+        if not character.isprintable() and character not in _JOINERS:
             raise Unreadable
-        out.insert(index, chr(character))
+        out.insert(index, character)
         index += 1
     return "".join(out)

@@ -109,7 +109,7 @@ class _Reader(Entities):
                 parent = found
         parent.children += [node.children[0] if node.kind == "Type" else node for node in self.stack]
         # Other demanglers print what is left one behind the other. Nothing that a compiler wrote leaves more than one.
-        if len(self.stack) > 1 or not root.children:
+        if len(self.stack) > 1 or not root.children or root.children[0].kind == "Identifier":
             raise Unreadable
         return root
 
