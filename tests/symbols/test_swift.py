@@ -224,7 +224,7 @@ def test_mutated_names_never_raise() -> None:
     pool = [*READABLE, *OLD]
     letters = "ABCDEFGHIKLMNOPQRSTUVWXYZabcdefghilmnopqrstuvwxyz_0123456789"
     readable = 0
-    for _ in range(20_000):
+    for _ in range(6_000):
         text = list(random.choice(pool))
         for _ in range(random.randint(1, 3)):
             at = random.randrange(2, len(text)) if len(text) > 3 else 2
@@ -243,7 +243,7 @@ def test_mutated_names_never_raise() -> None:
         found = demangle("".join(text))
         assert found is None or (0 < len(found) <= 65_536 and found.replace("\u200d", "").isprintable())
         readable += found is not None
-    assert 0 < readable < 10_000
+    assert 0 < readable < 3_000
 
 
 @given(st.sampled_from(PREFIXES), st.text("ACDEFGHIKLMNOQRSTVWXYabcdfgilmnopqrstuvwxyz_0123456789", max_size=60))

@@ -9,11 +9,6 @@ from __future__ import annotations
 
 import re
 
-from deadreckon.symbols.swift._nodes import Unreadable
-from deadreckon.symbols.swift._old import read_type
-from deadreckon.symbols.swift._printer import render
-from deadreckon.symbols.swift._reader import read
-
 __all__ = ["PREFIXES", "demangle"]
 
 PREFIXES = ("$s", "_$s", "$S", "_$S", "$e", "_$e", "_T0", "@__swiftmacro_", "_Tt", "-[_Tt", "+[_Tt")
@@ -30,15 +25,19 @@ def demangle(name: str) -> str | None:
     ``-[_TtC4Main3Foo bar:]`` the class is named. None where it is no Swift symbol, or one that is not understood.
     Never raises.
     """
-    if not name.isascii() or not name.isprintable():
+    if not name.startswith(PREFIXES) or not name.isascii() or not name.isprintable():
         return None
+    # Most reports have no Swift in them, and the grammar takes a while to load.
+    from deadreckon.symbols.swift import _nodes, _old, _printer, _reader  # noqa: PLC0415
+
     try:
         if method := _METHOD.fullmatch(name):
-            return method[1] + render(read_type(method[2])) + method[3]
-        for prefix in PREFIXES[:-2]:
-            if name.startswith(prefix):
-                text = name[len(prefix) :]
-                return render(read_type(text) if prefix == "_Tt" else read(text, old=prefix == "_T0"))
-    except (Unreadable, RecursionError):
-        pass
-    return None
+            return method[1] + _printer.render(_old.read_type(method[2])) + method[3]
+        prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
+        text = name[len(prefix) :]
+        if "[" in prefix:
+            return None
+        root = _old.read_type(text) if prefix == "_Tt" else _reader.read(text, old=prefix == "_T0")
+        return _printer.render(root)
+    except (_nodes.Unreadable, RecursionError):
+        return None
