@@ -206,7 +206,7 @@ def _frame(frame: Listed, arch: Arch) -> Frame:
     )
 
 
-_MANGLED = ("Z", "RN", "T0", "$s", "$S")
+_MANGLED = ("Z", "RN", "T0", "Tt", "$s", "$S", "$e", "-[_Tt", "+[_Tt")
 """How mangled names go on after their underscores: C++, Rust, and Swift of each age. The symbolicator reads them."""
 _SYSTEM_PARTS = (
     "/RuntimeRoot/",

@@ -334,7 +334,7 @@ def _hidden(above: TextFrame, frame: TextFrame) -> bool:
 def _reported(frame: TextFrame, address: int | None, *, inline: bool) -> Frame:
     path = frame.file
     name = path.replace("\\", "/").rsplit("/", 1)[-1] if path else None
-    mangled = frame.function is not None and frame.function.startswith(("_Z", "__Z", "_R", "?"))
+    mangled = frame.function is not None and frame.function.startswith(("_Z", "__Z", "_R", "?", "$s", "_$s"))
     return Frame(
         status="symbolicated" if frame.function else "missing_symbol",
         instruction_addr=hex(frame.address) if address is None and frame.address is not None else None,
