@@ -1,8 +1,9 @@
 """Every block of code in the README and in docs/ does what the text says: it is run, parsed or loaded here.
 
 A block says by its language what becomes of it: ``sh`` is run, ``sh parse`` (what needs a network, or another system)
-is understood by the command line, ``python`` is run, ``toml`` is loaded as settings, ``json`` is parsed, ``text`` is
-shown only. The blocks of one page are run in one directory, which has the files that the pages talk of.
+is understood by the command line, ``python`` is run, ``toml`` is loaded as settings, ``rules`` and ``toml rules``
+are loaded as grouping rules, ``json`` is parsed, ``text`` is shown only.
+The blocks of one page are run in one directory, which has the files that the pages talk of.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import pytest
 
 from deadreckon import config
 from deadreckon.arguments import parser
-from deadreckon.errors import ConfigError
+from deadreckon.errors import ConfigError, DeadreckonError
+from deadreckon.grouping.families import Families
 from synth.sourcemap import source_map
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"sh", "sh parse", "python", "toml", "json", "text"}
+LANGUAGES = {"sh", "sh parse", "python", "toml", "toml rules", "rules", "json", "text"}
 
 
 class Block(NamedTuple):
@@ -85,6 +87,11 @@ def place(tmp_path: Path, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copy(demo / "templates.dmp", here / "crashes/b.dmp")
     (here / "app.js.map").write_bytes(source_map([(0, 0, 0, 0, 0)]))
     (here / "app.log").write_text("started\n")
+    frame = {"function": "run", "filename": "app.py", "lineno": 3}
+    raised = {"type": "ValueError", "value": "no", "stacktrace": {"frames": [frame]}}
+    sent = {"event_id": "0" * 32, "platform": "python", "exception": {"values": [raised]}}
+    (here / "crash.json").write_text(json.dumps(sent))
+    (here / "sentry-rules.txt").write_text("family:native function:std::* -app\n")
     for job in ("JOBDIR", "jobs"):
         for directory in ("tmp", "new"):
             (here / job / directory).mkdir(parents=True)
@@ -148,6 +155,17 @@ def test_settings(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     written.write_text(block.text + "\nno_such_setting = 1\n")
     with pytest.raises(ConfigError):
         config.load(written, {})
+
+
+@pytest.mark.parametrize("block", [*of("rules"), *of("toml rules")], ids=str)
+def test_grouping_rules(block: Block, tmp_path: Path) -> None:
+    written = tmp_path / ("rules.toml" if "toml" in block.language else "rules.txt")
+    written.write_text(block.text)
+    found = Families(["native128", "backtrace"], [str(written)])
+    assert found.rules.stack or found.rules.fingerprint
+    written.write_text(block.text + "\nno such rule\n")
+    with pytest.raises(DeadreckonError):
+        Families(["native128", "backtrace"], [str(written)])
 
 
 @pytest.mark.parametrize("block", of("json"), ids=str)
