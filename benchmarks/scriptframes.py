@@ -1,11 +1,11 @@
 """Scripts with their maps: until locations and functions are at hand, and frames with context, against symbolic.
 
-Three questions, of each map and its script, answers compared first:
+Four questions, of each map and its script, answers compared first:
 
-    build    bytes to where every location and function is, and the answers to 1,000 positions with functions' names,
-             against SourceMapCache, built and asked for the same
-    cold     files on disk to 1,000 frames with names and five lines of context around each, nothing stored before
-    warm     the same for 20,000 further frames
+    build    bytes to where every location and function is, against SourceMapCache
+    cold     files on disk to a stack of 50 frames with names and five lines of context around each, nothing stored yet
+    again    the same in the next process, which finds the map in the store (symbolic keeps nothing)
+    warm     20,000 further frames of the script, in one call
 
     python -m benchmarks.scriptframes [MAP ...] [--cache DIR] [--rounds N]
 """
@@ -30,6 +30,7 @@ from deadreckon.config import Config
 from deadreckon.kernels.positions import look_up
 from deadreckon.objects import sourcemap
 from deadreckon.objects.jsscopes import read_scopes
+from deadreckon.objects.jstext import ScriptText
 from deadreckon.reports.javascript import frame_of
 from deadreckon.symbolicate.javascript import JavaScript
 from deadreckon.symbols.maps import MapStore
@@ -40,11 +41,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deadreckon.model.event import Frame
+    from deadreckon.model.tables import SourceMapTable
+    from deadreckon.objects.jsscopes import FunctionScopes
 
 FEW, MANY = 1_000, 20_000
 AROUND = 5
 STACK = 50
 """Frames of one stack."""
+QUESTIONS = ("build", "cold", "again", "warm")
+CUT = "{snip}"
 
 
 class Run:
@@ -61,33 +66,32 @@ class Run:
         shutil.copy(path, self.folder / f"{script.name}.map")
         table = sourcemap.read(self.data)
         rng = np.random.default_rng(42)
-        rows = rng.choice(np.flatnonzero(table.place[:, 0] >= 0), MANY)
-        self.lines: NDArray[np.int64] = np.repeat(table.lines, np.diff(table.first))[rows].astype(np.int64)
+        lines = np.repeat(table.lines, np.diff(table.first)).astype(np.int64)
+        # Some packages' maps are of another build of their script: no engine reports columns that are not there.
+        text = ScriptText(np.frombuffer(self.script, np.uint8))
+        there = table.column <= text.widths(np.minimum(lines, len(text) - 1))
+        rows = rng.choice(np.flatnonzero((table.place[:, 0] >= 0) & there), MANY)
+        self.lines: NDArray[np.int64] = lines[rows]
         self.columns: NDArray[np.int64] = table.column[rows].astype(np.int64)
         self.kept: JavaScript | None = None
         self.cache: Any = None
         self.number = 0
+        self.waiting: list[list[list[Frame]]] = []
 
-    def build(self) -> list[tuple[Any, ...]]:
-        """Return source, line and function of a few positions."""
-        lines, columns = self.lines[:FEW], self.columns[:FEW]
-        table, functions = sourcemap.read(self.data), read_scopes(self.script)
-        scopes = functions.around(lines, columns).tolist()
+    def build(self) -> tuple[SourceMapTable, FunctionScopes]:
+        """Find locations and functions."""
+        return sourcemap.read(self.data), read_scopes(self.script)
+
+    def build_symbolic(self) -> Any:
+        """Do the same with symbolic."""
+        return symbolic.SourceMapCache.from_bytes(self.script, self.data)
+
+    def names(self) -> list[str]:
+        """Return the functions' names at a few positions."""
+        table, functions = self.build()
+        scopes = functions.around(self.lines[:FEW], self.columns[:FEW]).tolist()
         names = functions.names(scopes, table)
-        found = []
-        for scope, place in zip(scopes, look_up(table, lines, columns).place.tolist(), strict=True):
-            name = names.get(scope)
-            found.append((sourcemap.source_path(table, place[0]), place[1], name.text if name is not None else None))
-        return found
-
-    def build_symbolic(self) -> list[tuple[Any, ...]]:
-        """Return the same of symbolic."""
-        cache = symbolic.SourceMapCache.from_bytes(self.script, self.data)
-        found: list[tuple[Any, ...]] = []
-        for line, column in zip(self.lines[:FEW].tolist(), self.columns[:FEW].tolist(), strict=True):
-            token = cache.lookup(line + 1, column + 1, 0)
-            found.append((token.src, token.line - 1, token.function_name) if token is not None else (None, -1, None))
-        return found
+        return [name.text if (name := names.get(scope)) is not None else "<anonymous>" for scope in scopes]
 
     def frames(self, count: int) -> list[list[Frame]]:
         """Return so many frames, as a reader of stacks gives them."""
@@ -95,28 +99,32 @@ class Run:
         frames = [frame_of("f", self.url, line + 1, column + 1) for line, column in places]
         return [frames[at : at + STACK] for at in range(0, count, STACK)]
 
-    def engine(self) -> JavaScript:
-        """Return what maps frames, with a store that has nothing yet."""
-        self.number += 1
+    def engine(self, *, stored: bool = False) -> JavaScript:
+        """Return what maps frames, with a store that has nothing yet, or what was put there before."""
+        self.number += not stored
         config = replace(Config(), store=str(self.scratch / f"store{self.number}"))
         return JavaScript(Scripts([open_place(str(self.folder), config)], MapStore(config), None, config), AROUND)
 
-    def cold(self) -> list[list[Frame]]:
-        """Map a few frames by what is on disk."""
-        stacks = self.frames(FEW)
-        self.engine().apply(stacks)
-        return stacks
+    def cold(self) -> None:
+        """Map a stack by what is on disk."""
+        self.engine().apply(self.frames(STACK))
 
-    def cold_symbolic(self) -> list[Any]:
+    def again(self) -> None:
+        """Map a stack by what was stored."""
+        self.engine(stored=True).apply(self.frames(STACK))
+
+    def cold_symbolic(self) -> None:
         """Do the same with symbolic."""
         name = self.url.rpartition("/")[2]
         script, data = (self.folder / name).read_bytes(), (self.folder / f"{name}.map").read_bytes()
-        return self._tokens(symbolic.SourceMapCache.from_bytes(script, data), FEW)
+        self._tokens(symbolic.SourceMapCache.from_bytes(script, data), STACK)
+
+    again_symbolic = cold_symbolic
 
     def warm(self) -> None:
         """Map many frames of a known script."""
         assert self.kept is not None
-        self.kept.apply(self.frames(MANY))
+        self.kept.apply(self.waiting.pop())
 
     def warm_symbolic(self) -> None:
         """Do the same with symbolic."""
@@ -135,19 +143,19 @@ class Run:
         rows = look_up(table, self.lines[:FEW], self.columns[:FEW]).segment
         alone = [not bool(np.any(table.column[max(0, r - 1) : r] == table.column[r])) for r in rows.tolist()]
         places = names = 0
-        for ours, theirs, single in zip(self.build(), self.build_symbolic(), alone, strict=True):
-            if single and theirs[0] is not None:
-                places += ours[:2] != theirs[:2]
-                names += (ours[2] or "<anonymous>") != theirs[2] and theirs[2] != "<unknown>"
-        mapped = [frame for stack in self.cold() for frame in stack]
-        for frame, token, single in zip(mapped, self.cold_symbolic(), alone, strict=True):
+        stacks = self.frames(FEW)
+        self.engine().apply(stacks)
+        frames = [frame for stack in stacks for frame in stack]
+        tokens = self._tokens(self.build_symbolic(), FEW)
+        for frame, token, name, single in zip(frames, tokens, self.names(), alone, strict=True):
             if not single or token is None:
                 continue
-            lines = ([], None, []) if frame.context_line is None else _context(frame)
-            cut = "{snip}" in str(lines)
-            said = (token.pre_context, token.context_line or None, token.post_context)
+            names += token.function_name not in {name, "<unknown>"}
             places += (frame.lineno, frame.colno) != (token.line, token.col)
-            places += frame.context_line is not None and not cut and lines != said
+            ours = [*(frame.pre_context or []), frame.context_line or "", *(frame.post_context or [])]
+            theirs = [*token.pre_context, token.context_line or "", *token.post_context]
+            shown = frame.context_line is not None and not any(CUT in line for line in ours)
+            places += shown and ours != [line.rstrip("\r\n") for line in theirs]
         return places, names
 
     def time(self, rounds: int) -> dict[str, Any]:
@@ -156,7 +164,8 @@ class Run:
         self.kept.apply(self.frames(STACK))
         self.cache = symbolic.SourceMapCache.from_bytes(self.script, self.data)
         found = {}
-        for what in ("build", "cold", "warm"):
+        for what in QUESTIONS:
+            self.waiting = [self.frames(MANY) for _ in range(rounds if what == "warm" else 0)]
             pair = {"deadreckon": getattr(self, what), "symbolic": getattr(self, f"{what}_symbolic")}
             costs = in_turns(pair, rounds)
             times = {name: [cost.cpu for cost in of] for name, of in costs.items()}
@@ -164,11 +173,6 @@ class Run:
             ratio = ratios(times["deadreckon"], times["symbolic"])
             found[what] = {"ms": times_ms, "ratio": [round(r, 2) for r in (ratio.low, ratio.median, ratio.high)]}
         return found
-
-
-def _context(frame: Frame) -> tuple[list[str], str, list[str]]:
-    assert frame.context_line is not None
-    return list(frame.pre_context or []), frame.context_line, list(frame.post_context or [])
 
 
 def main() -> int:
@@ -193,11 +197,16 @@ def main() -> int:
             results[path.name] = {"differ": {"places": places, "names": names}, **run.time(options.rounds)}
             print(path.name, json.dumps(results[path.name]), file=sys.stderr)
     together = {}
-    for what in ("build", "cold", "warm"):
+    for what in QUESTIONS:
         sums = [sum(r[what]["ms"][name] for r in results.values()) for name in ("deadreckon", "symbolic")]
         middle = spread([r[what]["ratio"][1] for r in results.values()])
-        together[what] = {"ms": [round(s, 1) for s in sums], "ratio": round(sums[1] / sums[0], 2), "of_maps": middle}
-    print(json.dumps({"maps": results, "together": together, "machine": machine()}, indent=2, default=vars))
+        of_maps = [round(ratio, 2) for ratio in (middle.low, middle.median, middle.high)]
+        together[what] = {"ms": [round(s, 1) for s in sums], "ratio": round(sums[1] / sums[0], 2), "of_maps": of_maps}
+            "ms": [round(s, 1) for s in sums],
+            "ratio": round(sums[1] / sums[0], 2),
+            "of_maps": [middle.low, middle.median, middle.high],
+        }
+    print(json.dumps({"maps": results, "together": together, "machine": machine()}, indent=2))
     return 1 if wrong else 0
 
 

@@ -15,6 +15,8 @@ from deadreckon.objects import jspaths, sourcemap
 from deadreckon.objects.jstext import ScriptText
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from deadreckon.model.tables import SourceMapTable
@@ -26,8 +28,10 @@ __all__ = ["Bundle", "Source"]
 _BREAK = re.compile("\r\n|[\n\r\u2028\u2029]")
 _RARE_BREAK = re.compile("[\r\u2028\u2029]")
 _KEPT = 65_536
-_MANY_LOOKS = 16
-"""How often single lines of a source are decoded before all of it is."""
+_LOOK_BYTES = 32 << 10
+"""So many bytes of a source are decoded while a few lines around one are looked for in it."""
+_MOST_DECODED = 64 << 20
+"""Bytes of sources whose lines are kept."""
 _LONG, _SHOWN, _BEFORE, _NEAR = 150, 140, 60, 5
 """Of a line longer than this so many characters are shown, from so many before the column on; ends so near are kept."""
 _CUT = "{snip}"
@@ -54,6 +58,7 @@ class Bundle:
         self._sources: dict[int, Source] = {}
         self._lines: dict[int, tuple[list[str], list[str]]] = {}
         self._looks: dict[int, int] = {}
+        self._decoded = 0
         self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
         self._names: dict[int, str | None] = {}
         self._segments: dict[int, SourceMapTable | None] = {}
@@ -105,19 +110,22 @@ class Bundle:
             known.update((scope, name.text if name is not None else None) for scope, name in names.items())
         return [(scope >= 0, known.get(scope)) for scope in found]
 
-    def called(self, line: int, column: int, here: int) -> str | None:
-        """Return the original name of what is called at a position, as far as the map has one there.
+    def called(self, lines: Sequence[int], columns: Sequence[int], here: Sequence[int]) -> list[str | None]:
+        """Return the original name of what is called at each position, as far as the map has one there.
 
-        ``here`` is the name's index that the map has at the position itself. JavaScriptCore, Hermes and QuickJS report
-        the parenthesis of a call, where that may be another one's: without the script nobody can tell, so there is no
-        name then.
+        ``here`` are the names' indices that the map has at the positions themselves. JavaScriptCore, Hermes and QuickJS
+        report the parenthesis of a call, where that may be another one's: without the script nobody can tell, so there
+        is no name then.
         """
         table = self.table
         if table is None or not self.has_script:
-            return None
-        if (name_at := self.text.name_before(line, column)) is not None:
-            here = int(positions.look_up(table, [line], [name_at]).place[0, 3])
-        return table.name(here) or None
+            return [None] * len(lines)
+        at = np.array(lines, np.int64)
+        before = self.text.names_before(at, np.array(columns, np.int64))
+        names = np.array(here, np.int64)
+        moved = np.flatnonzero(before >= 0)
+        names[moved] = positions.look_up(table, at[moved], before[moved]).place[:, 3]
+        return [table.name(name) or None for name in names.tolist()]
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
@@ -144,8 +152,9 @@ class Bundle:
 
         Frames of one line may share the lists.
         """
+        mine = table is self.table
         known = self._contexts.get((source, line))
-        if known is not None and table is self.table:
+        if known is not None and mine:
             return known
         lines, shown, first = self._lines_around(table, source, line, around)
         at = line - first
@@ -155,7 +164,7 @@ class Bundle:
         found = shown[max(0, at - around) : at], here, shown[at + 1 : at + 1 + around]
         if len(here) > _LONG:
             return found[0], _cut(here, column), found[2]
-        if table is self.table:
+        if mine:
             if len(self._contexts) >= _KEPT:
                 self._contexts.clear()
             self._contexts[source, line] = found
@@ -164,26 +173,34 @@ class Bundle:
     def _lines_around(
         self, table: SourceMapTable, source: int, line: int, around: int
     ) -> tuple[list[str], list[str], int]:
-        """Return lines of a source, as they are and as they are shown beside another one, and the first's number."""
+        """Return lines of a source, as they are and as they are shown beside another one, and the first's number.
+
+        A source is decoded whole as soon as looking for single lines of it has cost as much.
+        """
         if table is self.table:
             if (known := self._lines.get(source)) is not None:
                 return *known, 0
+            start, end = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
             looks = self._looks[source] = self._looks.get(source, 0) + 1
-            if looks > _MANY_LOOKS:
-                known = self._lines[source] = self._all_lines(table, source)
+            if end - start <= looks * _LOOK_BYTES:
+                self._decoded += end - start
+                if self._decoded > _MOST_DECODED:
+                    self._lines.clear()
+                    self._decoded = end - start
+                known = self._lines[source] = _all_lines(table.text[start:end].tobytes())
                 return *known, 0
         first = max(0, line - around)
         lines = sourcemap.source_lines(table, source, first, line + 1 + around - first) or []
         return lines, [_cut(text, 0) for text in lines], first
 
-    def _all_lines(self, table: SourceMapTable, source: int) -> tuple[list[str], list[str]]:
-        """Return all lines of a source, as they are and as they are shown beside another one."""
-        start, end = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
-        text = json_text(table.text[start:end].tobytes()) if end > start else None
-        if text is None:
-            return [], []
-        lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
-        return lines, [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
+
+def _all_lines(content: bytes) -> tuple[list[str], list[str]]:
+    """Return all lines of a source, a JSON string, as they are and as they are shown beside another one."""
+    text = json_text(content)
+    if text is None:
+        return [], []
+    lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
+    return lines, lines if len(max(lines, key=len)) <= _LONG else [_cut(line, 0) for line in lines]
 
 
 def _cut(line: str, column: int) -> str:
