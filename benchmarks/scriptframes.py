@@ -202,10 +202,6 @@ def main() -> int:
         middle = spread([r[what]["ratio"][1] for r in results.values()])
         of_maps = [round(ratio, 2) for ratio in (middle.low, middle.median, middle.high)]
         together[what] = {"ms": [round(s, 1) for s in sums], "ratio": round(sums[1] / sums[0], 2), "of_maps": of_maps}
-            "ms": [round(s, 1) for s in sums],
-            "ratio": round(sums[1] / sums[0], 2),
-            "of_maps": [middle.low, middle.median, middle.high],
-        }
     print(json.dumps({"maps": results, "together": together, "machine": machine()}, indent=2))
     return 1 if wrong else 0
 
