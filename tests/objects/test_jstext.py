@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deadreckon.objects.jstext import ScriptText
+from deadreckon.objects.jstext import NO_NAME, ScriptText
 
 
 def script(text: str) -> ScriptText:
@@ -48,8 +48,8 @@ def test_offsets(text: str) -> None:
         ("😀;größe(x)", 8, 3),
         ("render(x)", 6, 0),
         ("$a_1(x)", 4, 0),
-        ("(x)", 0, -1),
-        ("a[0](x)", 4, -1),
+        ("(x)", 0, NO_NAME),
+        ("a[0](x)", 4, NO_NAME),
         ("render(x)", 5, -1),
         ("render(x)", 99, -1),
     ],

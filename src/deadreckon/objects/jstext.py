@@ -9,7 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ScriptText"]
+__all__ = ["NO_NAME", "ScriptText"]
+
+NO_NAME = -2
+"""In the place of a name's column: a parenthesis follows no name."""
 
 _LF, _CR = 10, 13
 _MOST_NAME = 1024
@@ -73,7 +76,10 @@ class ScriptText:
         return np.where(inside, at, -1)
 
     def names_before(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the column at which the name begins that ends at an opening parenthesis, -1 without either."""
+        """Return the column at which the name begins that ends at an opening parenthesis.
+
+        -1 where no parenthesis is, NO_NAME where none ends.
+        """
         places = self.offsets(lines, columns)
         found = np.full(len(places), -1, np.int64)
         known = np.flatnonzero((places >= 0) & (places < len(self.text)))
@@ -84,8 +90,8 @@ class ScriptText:
             length = 0
             while length < len(before) and (before[-1 - length].isalnum() or before[-1 - length] in "_$"):
                 length += 1
-            if length:
-                found[i] = columns[i] - len(before[len(before) - length :].encode("utf-16-le")) // 2
+            units = len(before[len(before) - length :].encode("utf-16-le")) // 2
+            found[i] = columns[i] - units if length else NO_NAME
         return found
 
     def _beyond(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

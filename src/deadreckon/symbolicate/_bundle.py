@@ -12,7 +12,7 @@ from deadreckon.errors import DeadreckonError
 from deadreckon.kernels import positions
 from deadreckon.model.tables import json_text
 from deadreckon.objects import jspaths, sourcemap
-from deadreckon.objects.jstext import ScriptText
+from deadreckon.objects.jstext import NO_NAME, ScriptText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deadreckon.model.tables import SourceMapTable
-    from deadreckon.objects.jsscopes import FunctionScopes
+    from deadreckon.objects.jsscopes import FunctionScopes, Name
     from deadreckon.symbols.scripts import Found
 
 __all__ = ["Bundle", "Source"]
@@ -35,6 +35,11 @@ _MOST_DECODED = 64 << 20
 _LONG, _SHOWN, _BEFORE, _NEAR = 150, 140, 60, 5
 """Of a line longer than this so many characters are shown, from so many before the column on; ends so near are kept."""
 _CUT = "{snip}"
+_PLAIN = (".js", ".mjs", ".cjs")
+_OTHER_SYNTAX = re.compile("</[A-Za-z>]|/>|@flow")
+"""JSX, or types."""
+_MOST_SOURCE, _MOST_SOURCES = 1 << 20, 64
+"""Bytes of a source whose functions are looked for, and how many sources' are kept."""
 
 
 @dataclass(slots=True)
@@ -60,7 +65,8 @@ class Bundle:
         self._looks: dict[int, int] = {}
         self._decoded = 0
         self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
-        self._names: dict[int, str | None] = {}
+        self._names: dict[int, Name | None] = {}
+        self._source_functions: dict[int, FunctionScopes | None] = {}
         self._segments: dict[int, SourceMapTable | None] = {}
 
     @property
@@ -100,14 +106,14 @@ class Bundle:
                 self._segments[number] = None
         return self._segments[number]
 
-    def names(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[bool, str | None]]:
+    def names(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[bool, Name | None]]:
         """Return, by the script's text, whether each position is in a function, and that one's name if it has one."""
         found = self.scopes.around(lines, columns).tolist()
         known = self._names
         wanted = {scope for scope in found if scope >= 0 and scope not in known}
         if wanted:
             names = self.scopes.names(sorted(wanted), self.table)
-            known.update((scope, name.text if name is not None else None) for scope, name in names.items())
+            known.update(names)
         return [(scope >= 0, known.get(scope)) for scope in found]
 
     def called(self, lines: Sequence[int], columns: Sequence[int], here: Sequence[int]) -> list[str | None]:
@@ -122,10 +128,53 @@ class Bundle:
             return [None] * len(lines)
         at = np.array(lines, np.int64)
         before = self.text.names_before(at, np.array(columns, np.int64))
-        names = np.array(here, np.int64)
+        names = np.where(before == NO_NAME, -1, np.array(here, np.int64))
         moved = np.flatnonzero(before >= 0)
         names[moved] = positions.look_up(table, at[moved], before[moved]).place[:, 3]
         return [table.name(name) or None for name in names.tolist()]
+
+    def source_names(
+        self, lines: NDArray[np.int64], columns: NDArray[np.int64], found: positions.Positions
+    ) -> list[str | None]:
+        """Return the functions' names that the sources themselves have around positions, as far as they tell.
+
+        A minifier drops the names of function expressions and turns one function into several; what is written in the
+        source stays. Only plain JavaScript is read: types and tags look like other things to the scanner. ``found`` is
+        what the map has of the positions. A segment further left may be of another function, and one for a statement,
+        which has the blanks before it, for what is around its functions: then nothing is said.
+        """
+        table = self.table
+        assert table is not None
+        around = self.scopes.around(lines, columns)
+        answered = found.segment >= 0
+        at = table.column[np.where(answered, found.segment, 0)]
+        known = answered & (around >= 0) & (at == columns)
+        names: list[str | None] = []
+        for ok, (source, line, column, _) in zip(known.tolist(), found.place.tolist(), strict=True):
+            functions = self._functions(source) if ok else None
+            name = None
+            if functions is not None and not functions.ends_at(line, column):
+                (scope,) = functions.around([line], [column]).tolist()
+                if scope >= 0 and functions.names_itself(scope):
+                    named = functions.names([scope], None)[scope]
+                    name = named.text if named is not None else None
+            names.append(name)
+        return names
+
+    def _functions(self, source: int) -> FunctionScopes | None:
+        if source not in self._source_functions:
+            from deadreckon.objects.jsscopes import read_scopes  # noqa: PLC0415  (compiles or loads a large kernel)
+
+            assert self.table is not None
+            start, end = self.table.contents[source].tolist() if source < len(self.table.contents) else (0, 0)
+            path = (self.source(self.table, source).path or "").partition("?")[0]
+            plain = path.endswith(_PLAIN) and 0 < end - start <= _MOST_SOURCE
+            text = json_text(self.table.text[start:end].tobytes()) if plain else None
+            if len(self._source_functions) >= _MOST_SOURCES:
+                self._source_functions.clear()
+            known = text is not None and not _OTHER_SYNTAX.search(text)
+            self._source_functions[source] = read_scopes((text or "").encode()) if known else None
+        return self._source_functions[source]
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""

@@ -1,8 +1,8 @@
 """From positions in generated scripts to the sources that they were made of: file, line, column, function, context.
 
 A function's name comes from the best of what there is, and ``origin`` says which: the map's scopes (``scopes``), its
-function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the name at the
-call in the frame below (``caller``), what the engine printed (``engine``).
+function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the text of the
+source (``source``), the name at the call in the frame below (``caller``), what the engine printed (``engine``).
 
 A frame that stays as it is says why, in ``details["source_map"]``. All frames of a script are looked up together.
 """
@@ -33,6 +33,8 @@ __all__ = ["JavaScript", "is_mappable"]
 
 _USELESS = frozenset({None, "", "<anonymous>", "__webpack_require__", "__webpack_modules__"})
 """Names that say less than the call does."""
+_INDIRECT = frozenset({"call", "apply"})
+"""What is called so calls another function."""
 _OF_CALLS = frozenset({"caller", "engine"})
 _STATES = {
     UNMAPPED: ("unmapped_segment", "the generator made this code, no source has it"),
@@ -242,7 +244,7 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
     _name_by_map(group, table, chosen.tolist(), found.place)
     if is_text:
         rest = [at for at in chosen.tolist() if group.by[at] is None]
-        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0))
+        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0), found)
 
 
 def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
@@ -284,16 +286,29 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
             group.by[at] = "facebook" if functions.origin[here[0]] == 1 else "bloomberg"
 
 
-def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any) -> None:
-    """Name functions by the text of the script."""
+def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any, found: positions.Positions) -> None:
+    """Name functions by the text of the script, and by their sources' where that has no name of theirs."""
     if not chosen:
         return
-    for at, (inside, name) in zip(chosen, group.bundle.names(lines, columns), strict=True):
+    bundle = group.bundle
+    nameless = []
+    # Without any name in the map, the script's names stay what a minifier made of them.
+    untold = bundle.table is not None and not len(bundle.table.names)
+    for at, (inside, name) in zip(chosen, bundle.names(lines, columns), strict=True):
         if name is not None:
-            group.functions[at], group.by[at] = name, "script"
+            group.functions[at], group.by[at] = name.text, "script"
         elif not inside:
             # Code outside of functions: no call leads there that says more than the engine does.
             group.functions[at], group.by[at] = group.frames[at].function, "engine"
+        if inside and (name is None or untold or name.mangled) and group.columns[at] >= 0:
+            nameless.append(at)
+    if not nameless:
+        return
+    its_lines, its_columns = (np.array([of[at] for at in nameless], np.int64) for of in (group.lines, group.columns))
+    places = positions.Positions(found.segment[nameless], found.place[nameless], found.state[nameless])
+    for at, text in zip(nameless, bundle.source_names(its_lines, its_columns, places), strict=True):
+        if text is not None:
+            group.functions[at], group.by[at] = text, "source"
 
 
 def _name_by_calls(groups: Sequence[_Group]) -> None:
@@ -314,7 +329,7 @@ def _name_by_calls(groups: Sequence[_Group]) -> None:
             [of[below] for *_, below in wanted] for of in (called_in.lines, called_in.columns, called_in.names)
         )
         for (group, at, _), name in zip(wanted, called_in.bundle.called(lines, columns, names), strict=True):
-            if name is not None:
+            if name is not None and name not in _INDIRECT:
                 group.functions[at], group.by[at] = name, "caller"
 
 
