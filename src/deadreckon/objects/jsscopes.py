@@ -10,7 +10,7 @@ ends a function.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ from deadreckon.objects.jstext import ScriptText
 from deadreckon.objects.sourcemap.lines import source_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -51,6 +51,14 @@ class Name:
     text: str
     translated: bool
     mangled: bool = False
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the map calls parts of names, and which of them their source calls otherwise."""
+
+    texts: dict[int, str] = field(default_factory=dict)
+    renamed: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -127,10 +135,10 @@ class FunctionScopes:
             part = int(self.parts[part, kernel.LEFT])
         return found[::-1]
 
-    def _translated(self, parts: Sequence[int], table: SourceMapTable | None) -> dict[int, str]:
+    def _translated(self, parts: Sequence[int], table: SourceMapTable | None) -> _Said:
         """Return what the map calls those of the parts that are identifiers."""
         if table is None or not parts:
-            return {}
+            return _Said()
         rows = self.parts[np.array(parts, np.int64)]
         known = np.isin(rows[:, kernel.KIND], (kernel.PART_NAME, kernel.PART_IN_NAME))
         rows, chosen = rows[known], np.array(parts, np.int64)[known]
@@ -139,17 +147,20 @@ class FunctionScopes:
         # A private method's name is where its parameters begin, if webpack and terser made the map.
         private = np.flatnonzero((name < 0) & (self.text[rows[:, kernel.START]] == ord("#")))
         name[private] = _names_at(table, lines[private], columns[private] + rows[private, kernel.LENGTH])
-        found = {}
+        found = _Said()
         for part, index, line, column in zip(
             chosen.tolist(), name.tolist(), lines.tolist(), columns.tolist(), strict=True
         ):
             text = table.name(index)
             if text:
-                found[part] = text if text[0] != "_" else _as_written(table, line, column, text)
+                found.texts[part] = text
+                if text[0] == "_" and (written := _as_written(table, line, column, text)) != text:
+                    found.texts[part] = written
+                    found.renamed.add(part)
         return found
 
     def _own_names(self) -> set[int]:
-        """Return the parts that are classes' own names: of ``var Cart = class _Cart {}``, as esbuild has it."""
+        """Return the parts that are classes' own names, as ``_Cart`` is in ``var Cart = class _Cart {}``."""
         if self._own is None:
             classes = self.scopes[self.scopes[:, kernel.FLAGS] & kernel.FLAG_NEW != 0]
             named = self.parts[classes[:, kernel.PART]]
@@ -164,17 +175,17 @@ class FunctionScopes:
         start, length = self.parts[part, kernel.START : kernel.LENGTH + 1].tolist()
         return self.text[start : start + min(length, 4 * _MOST_CHARACTERS)].tobytes().decode("utf-8", "replace")
 
-    def _name(self, scope: int, chain: Sequence[int], said: Mapping[int, str]) -> Name:
+    def _name(self, scope: int, chain: Sequence[int], said: _Said) -> Name:
         pieces: list[str] = []
         before = None
         for part in chain:
             kind = int(self.parts[part, kernel.KIND])
             text = self._source(part)
             private = text.startswith("#")
-            text = said.get(part, text)[:_MOST_CHARACTERS]
+            text = said.texts.get(part, text)[:_MOST_CHARACTERS]
             if private and not text.startswith("#"):
                 text = "#" + text
-            if before is not None and text in {before, "_" + before} and part in self._own_names():
+            if text == before and part in said.renamed and part in self._own_names():
                 continue
             before = text if kind == kernel.PART_NAME else None
             if kind == kernel.PART_OBJECT:
@@ -189,8 +200,8 @@ class FunctionScopes:
         name = "".join(pieces).removeprefix(".")
         flags = int(self.scopes[scope, kernel.FLAGS])
         prefix = next((p for flag, p in _PREFIXES.items() if flags & flag), "") if name else ""
-        mangled = bool(chain) and self._source(chain[-1]).startswith("#") and chain[-1] not in said
-        return Name(prefix + name, not said.keys().isdisjoint(chain), mangled)
+        mangled = bool(chain) and self._source(chain[-1]).startswith("#") and chain[-1] not in said.texts
+        return Name(prefix + name, not said.texts.keys().isdisjoint(chain), mangled)
 
     def _by_closing_brace(self, scopes: Sequence[int], named: dict[int, Name], table: SourceMapTable) -> None:
         """Name functions by a segment for the brace that ends them and nothing else: so dart2js names functions.
