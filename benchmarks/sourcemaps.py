@@ -5,7 +5,7 @@ all alike. Maps are files, or are taken from packages of npm's registry (``name@
 fetches into the directory given by ``--cache``. Where ``--node-modules`` names a directory with ``source-map`` and
 ``@jridgewell/trace-mapping`` installed, these take part, and Node's own.
 
-    python benchmarks/sourcemaps.py [MAP ...] [--cache DIR] [--node-modules DIR] [--rounds N]
+    python -m benchmarks.sourcemaps [MAP ...] [--cache DIR] [--node-modules DIR] [--rounds N]
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import symbolic
+from benchmarks._maps import CACHE, PACKAGES, map_file, script_of
 
 from deadreckon.kernels.positions import look_up
 from deadreckon.objects import sourcemap
@@ -38,18 +38,6 @@ if TYPE_CHECKING:
 
     from deadreckon.model.tables import SourceMapTable
 
-PACKAGES = (
-    "rxjs@7.8.2:dist/bundles/rxjs.umd.min.js.map",
-    "hls.js@1.7.4:dist/hls.min.js.map",
-    "antd@5.29.3:dist/antd.min.js.map",
-    "@babel/standalone@7.29.10:babel.min.js.map",
-    "@babel/standalone@7.29.10:babel.js.map",
-    "mermaid@11.17.2:dist/mermaid.min.js.map",
-    "monaco-editor@0.52.2:min-maps/vs/editor/editor.main.js.map",
-    "@tensorflow/tfjs@4.22.0:dist/tf.min.js.map",
-    "babylonjs@9.34.0:babylon.js.map",
-    "maplibre-gl@5.6.0:dist/maplibre-gl.js.map",
-)
 LOOKUPS = 100_000
 LOOP = 5_000
 COMPARED = 3_000
@@ -100,14 +88,14 @@ def main() -> int:
     """Check, then time; print one JSON object. Exit 1 if an answer differs."""
     parser = argparse.ArgumentParser(description="Source maps against symbolic and JavaScript's libraries.")
     parser.add_argument("maps", nargs="*", default=PACKAGES, help="files, or name@version:path of npm packages")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "deadreckon-maps")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--node-modules", type=Path, help="directory whose node_modules has the peers")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     results = {}
     wrong = 0
     for name in options.maps:
-        path = _file(name, options.cache)
+        path = map_file(name, options.cache)
         if path is None:
             print(f"{name}: not to be had", file=sys.stderr)
             continue
@@ -133,35 +121,6 @@ def _sums(results: dict[str, Any], what: str) -> dict[str, float]:
     return {name: round(sum(result[what].get(name, 0.0) for result in results.values()), 1) for name in sorted(names)}
 
 
-def _file(name: str, cache: Path) -> Path | None:
-    """Return a map's path; one in an npm package is fetched first."""
-    if Path(name).is_file():
-        return Path(name)
-    package, separator, inside = name.rpartition(":")
-    npm = shutil.which("npm")
-    if not separator or npm is None:
-        return None
-    target = cache / package.replace("/", "-") / inside
-    if not target.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [npm, "pack", "--silent", package], cwd=cache, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return None
-        with tarfile.open(cache / done.stdout.split()[-1]) as packed:
-            for wanted in (inside, inside.removesuffix(".map")):
-                try:
-                    member = packed.extractfile(f"package/{wanted}")
-                except KeyError:
-                    continue
-                if member is not None:
-                    out = cache / package.replace("/", "-") / wanted
-                    out.parent.mkdir(parents=True, exist_ok=True)
-                    out.write_bytes(member.read())
-    return target if target.is_file() else None
-
-
 class _Run:
     """One map and those that read it."""
 
@@ -169,8 +128,8 @@ class _Run:
         self.path = path
         self.scratch = scratch
         self.data = path.read_bytes()
-        script = path.with_suffix("")
-        self.script = script.read_bytes() if path.suffix == ".map" and script.is_file() else None
+        script = script_of(path)
+        self.script = script.read_bytes() if script is not None else None
         self.table = sourcemap.read(self.data)
         rng = np.random.default_rng(42)
         rows = rng.integers(0, len(self.table), LOOKUPS)

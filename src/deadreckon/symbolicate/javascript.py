@@ -1,8 +1,8 @@
 """From positions in generated scripts to the sources that they were made of: file, line, column, function, context.
 
 A function's name comes from the best of what there is, and ``origin`` says which: the map's scopes (``scopes``), its
-function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the name at the
-call in the frame below (``caller``), what the engine printed (``engine``).
+function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the text of the
+source (``source``), the name at the call in the frame below (``caller``), what the engine printed (``engine``).
 
 A frame that stays as it is says why, in ``details["source_map"]``. All frames of a script are looked up together.
 """
@@ -33,6 +33,9 @@ __all__ = ["JavaScript", "is_mappable"]
 
 _USELESS = frozenset({None, "", "<anonymous>", "__webpack_require__", "__webpack_modules__"})
 """Names that say less than the call does."""
+_INDIRECT = frozenset({"call", "apply"})
+"""What is called so calls another function."""
+_OF_CALLS = frozenset({"caller", "engine"})
 _STATES = {
     UNMAPPED: ("unmapped_segment", "the generator made this code, no source has it"),
     BEFORE_FIRST: ("before_first_mapping", "the line's first mapping is further right"),
@@ -114,6 +117,7 @@ class JavaScript:
             for group in groups:
                 if group.table is not None:
                     _look_up(group, group.table)
+            _name_by_calls([group for group in groups if group.table is not None])
             for group in groups:
                 if group.table is not None:
                     _fill(group, group.table, self._around)
@@ -240,7 +244,7 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
     _name_by_map(group, table, chosen.tolist(), found.place)
     if is_text:
         rest = [at for at in chosen.tolist() if group.by[at] is None]
-        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0))
+        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0), found)
 
 
 def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
@@ -249,11 +253,11 @@ def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
     beyond = lines >= len(text)
     for at in np.flatnonzero(beyond).tolist():
         group.why[at] = _PAST_FILE
-    for line in np.unique(lines[mapped & ~beyond]).tolist():
-        outside = mapped & (lines == line) & (columns > text.width(line))
-        for at in np.flatnonzero(outside).tolist():
-            group.why[at] = _PAST_END
-        mapped &= ~outside
+    here = np.flatnonzero(mapped & ~beyond)
+    outside = here[columns[here] > text.widths(lines[here])]
+    for at in outside.tolist():
+        group.why[at] = _PAST_END
+    mapped[outside] = False
     mapped &= ~beyond
 
 
@@ -282,35 +286,60 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
             group.by[at] = "facebook" if functions.origin[here[0]] == 1 else "bloomberg"
 
 
-def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any) -> None:
-    """Name functions by the text of the script."""
+def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any, found: positions.Positions) -> None:
+    """Name functions by the text of the script, and by their sources' where that has no name of theirs."""
     if not chosen:
         return
-    for at, (inside, name) in zip(chosen, group.bundle.names(lines, columns), strict=True):
+    bundle = group.bundle
+    nameless = []
+    # Without any name in the map, the script's names stay what a minifier made of them.
+    untold = bundle.table is not None and not len(bundle.table.names)
+    for at, (inside, name) in zip(chosen, bundle.names(lines, columns), strict=True):
         if name is not None:
-            group.functions[at], group.by[at] = name, "script"
+            group.functions[at], group.by[at] = name.text, "script"
         elif not inside:
             # Code outside of functions: no call leads there that says more than the engine does.
             group.functions[at], group.by[at] = group.frames[at].function, "engine"
+        if inside and (name is None or untold or name.mangled) and group.columns[at] >= 0:
+            nameless.append(at)
+    if not nameless:
+        return
+    its_lines, its_columns = (np.array([of[at] for at in nameless], np.int64) for of in (group.lines, group.columns))
+    places = positions.Positions(found.segment[nameless], found.place[nameless], found.state[nameless])
+    for at, text in zip(nameless, bundle.source_names(its_lines, its_columns, places), strict=True):
+        if text is not None:
+            group.functions[at], group.by[at] = text, "source"
 
 
-def _called(caller: tuple[_Group, int] | None) -> str | None:
-    """Return the original name of what a caller calls, None where that is not known."""
-    if caller is None:
-        return None
-    group, at = caller
-    if (
-        group.table is None
-        or group.table is not group.bundle.table
-        or group.places[at] is None
-        or group.columns[at] < 0
-    ):
-        return None
-    # An asynchronous caller's position is where it waits; it may be mapped already.
+def _name_by_calls(groups: Sequence[_Group]) -> None:
+    """Name functions that have no name of their own by what is called in the frame below."""
+    asked: dict[int, tuple[_Group, list[tuple[_Group, int, int]]]] = {}
+    for group in groups:
+        for at, (caller, place) in enumerate(zip(group.callers, group.places, strict=False)):
+            if (
+                caller is not None
+                and place is not None
+                and group.functions[at] in _USELESS
+                and group.by[at] != "engine"
+                and _tells_call(*caller)
+            ):
+                asked.setdefault(id(caller[0]), (caller[0], []))[1].append((group, at, caller[1]))
+    for called_in, wanted in asked.values():
+        lines, columns, names = (
+            [of[below] for *_, below in wanted] for of in (called_in.lines, called_in.columns, called_in.names)
+        )
+        for (group, at, _), name in zip(wanted, called_in.bundle.called(lines, columns, names), strict=True):
+            if name is not None and name not in _INDIRECT:
+                group.functions[at], group.by[at] = name, "caller"
+
+
+def _tells_call(group: _Group, at: int) -> bool:
+    """Tell whether a frame's position is that of a call, with a map at hand."""
+    if group.table is None or group.table is not group.bundle.table or group.places[at] is None:
+        return False
+    # An asynchronous caller's position is where it waits.
     details = group.frames[at].details
-    if details and "is_async" in details:
-        return None
-    return group.bundle.called(group.lines[at], group.columns[at], group.names[at])
+    return group.columns[at] >= 0 and not (details and "is_async" in details)
 
 
 # -- frames -----------------------------------------------------------------------------------------------------------
@@ -320,18 +349,14 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
     """Make the frames of a group those of their original places."""
     bundle = group.bundle
     map_name, map_by = bundle.found.map_name, bundle.found.key
-    for at, frame in enumerate(group.frames):
-        place = group.places[at]
+    for frame, place, function, by, column in zip(
+        group.frames, group.places, group.functions, group.by, group.columns, strict=True
+    ):
         if place is None:
             continue
         reported = frame.function
-        function, by = group.functions[at], group.by[at]
-        if by != "engine" and function in _USELESS:
-            called = _called(group.callers[at])
-            if called:
-                function, by = called, "caller"
-            elif reported:
-                function, by = reported, "engine"
+        if reported and by not in _OF_CALLS and function in _USELESS:
+            function, by = reported, "engine"  # noqa: PLW2901
         origin: dict[str, Any] = {"abs_path": frame.abs_path, "lineno": frame.lineno}
         if frame.colno is not None:
             origin["colno"] = frame.colno
@@ -348,7 +373,7 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
         frame.origin = origin
         frame.raw_function = reported
         _place(frame, bundle, table, function, *place, around)
-        if group.columns[at] < 0:
+        if column < 0:
             frame.colno = None
 
 

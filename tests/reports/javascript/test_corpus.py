@@ -120,8 +120,14 @@ def test_what_v8_says_of_its_own_frames(corpus: Path) -> None:
             assert bool(details.get("is_async")) == bool(site["isAsync"])
             counted = re.search(r"\(index (\d+)\)", site["text"])
             assert details.get("promise_index") == (int(counted[1]) if counted else None)
-            if site["functionName"]:
-                assert site["functionName"].rpartition(".")[2] in (frame.function or ""), site["text"]
+            head = "async " * bool(details.get("is_async")) + "new " * bool(details.get("is_constructor"))
+            if frame.function:
+                assert site["text"].startswith(f"{head}{frame.function} ("), site["text"]
+                assert (site["functionName"] or "").rpartition(".")[2] in frame.function, site["text"]
+            else:
+                assert site["functionName"] is None, site["text"]
+                assert site["text"].startswith(head), site["text"]
+                assert not site["text"].endswith(")"), site["text"]
 
 
 @pytest.mark.parametrize(
