@@ -27,7 +27,7 @@ from deadreckon.errors import ConfigError
 from synth.sourcemap import source_map
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"sh", "sh parse", "python", "toml", "json", "text"}
 
 
