@@ -354,6 +354,12 @@ def test_gdb_wrapped_lines() -> None:
     assert places(crash.threads[0].frames) == [("a.c", 3), (None, None), ("a.c", 9)]
 
 
+def test_darts_numbered_frames_are_not_gdbs() -> None:
+    text = "Bad state: no\n#0      Foo.bar (package:app/foo.dart:10:5)\n#1      main (file:///app/main.dart:3:3)\n"
+    assert detect(Probe(text.encode())) is None
+    only("#0  main (path=0x1) at main.c:3\n#1  0x2 in start ()\n", "gdb")
+
+
 def test_lldb() -> None:
     crash = only(
         "* thread #1, name = 'prog', stop reason = signal SIGSEGV: invalid address (fault address: 0x10)\n"
