@@ -80,6 +80,9 @@ def place(tmp_path: Path, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copy(demo / "crashy.debug", here / "app.debug")
     (here / "debug-files").mkdir()
     shutil.copy(demo / "crashy.debug", here / "debug-files")
+    (here / "build").mkdir()
+    for name in ("crashy", "crashy.debug"):
+        shutil.copy(demo / name, here / "build")
     (here / "crashes").mkdir()
     shutil.copy(demo / "threads.dmp", here / "crashes/a.dmp")
     shutil.copy(demo / "templates.dmp", here / "crashes/b.dmp")
