@@ -346,6 +346,23 @@ def test_gdb_inlined_frames_keep_gdbs_word() -> None:
     assert [f.instruction_addr for f in crash.threads[0].frames or ()] == [None, None, 0x555555555190]
 
 
+def test_a_recursion_deeper_than_is_kept() -> None:
+    """Of every form the innermost frames stay, and it is said that others don't."""
+    gdb = "".join(f"#{n}  0x{n + 16:x} in f{n} ()\n" for n in range(1500))
+    python = "".join(f'  File "a.py", line {n + 1}, in f{n}\n    f()\n' for n in range(1500))
+    current = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x01 (most recent call first):\n"
+    for text, form, first in (
+        (f"Program received signal SIGSEGV, Segmentation fault.\n{gdb}", "gdb", "f0"),
+        (f"==1==ERROR: AddressSanitizer: stack-overflow on address 0x1\n{gdb}", "sanitizer", "f0"),
+        (f"Traceback (most recent call last):\n{python}RecursionError: too deep\n", "python", "f1499"),
+        (current + python, "python", "f0"),
+    ):
+        crash = only(text, form)
+        found = names(crash.exceptions[0].frames or crash.threads[0].frames)
+        assert (found[0], len(found)) == (first, 1024), form
+        assert [d.code for d in crash.diagnostics] == ["frame_limit"], form
+
+
 def test_gdb_wrapped_lines() -> None:
     crash = only(
         "Program received signal SIGSEGV, Segmentation fault.\n#0  0x01 in f (a=1)\n    at /long/path/a.c:3\n#1  0x02 in g ()\n    from /lib/libg.so\n#2  0x03 in main () at a.c:9\n",
