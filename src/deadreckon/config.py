@@ -20,6 +20,7 @@ __all__ = [
     "MapLimits",
     "RemoteLimits",
     "ReportLimits",
+    "ScrubConfig",
     "SourceConfig",
     "SymbolLimits",
     "UnwindLimits",
@@ -252,6 +253,20 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """What is taken out of an event before it is handed to another product (adapters/scrub.py)."""
+
+    deny: tuple[str, ...] = ()
+    """Keys whose values go, beside the known ones; a part of a key will do, case and punctuation don't count."""
+    allow: tuple[str, ...] = ()
+    """Whole keys whose values stay, whatever the others say."""
+    cards: bool = True
+    """Whether what has the shape of a card's number goes, wherever it stands."""
+    mark: str = "[Filtered]"
+    """What stands in its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of an Engine."""
 
@@ -267,6 +282,7 @@ class Config:
     """Remote sources, asked in this order for what local ones lack; TOML ``[[sources]]``."""
     remote: RemoteLimits = field(default_factory=RemoteLimits)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
 
 def store_path(config: Config) -> str:

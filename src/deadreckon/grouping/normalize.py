@@ -59,6 +59,8 @@ _RUST_CRATE_HASH = r"\[[0-9a-f]{8,16}\](?=::|$|>)"
 @lru_cache(maxsize=65_536)
 def normalize_function(name: str) -> str:
     """Return a readable function name without arguments, template arguments, clone marks, hashes and numbering."""
+    if name.isidentifier() and "_GLOBAL__N_" not in name and len(name) <= _MAX_NAME:
+        return name  # As those of most languages are.
     text = name[:_MAX_NAME]
     if text.startswith(("-[", "+[")):  # Objective-C: -[Class(Category) selector:with:], all of it counts.
         return text
