@@ -17,6 +17,8 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +26,15 @@ import pytest
 
 from deadreckon import config
 from deadreckon.arguments import parser
-from deadreckon.errors import ConfigError, DeadreckonError
+from deadreckon.errors import DIAGNOSTIC_CODES, ConfigError, DeadreckonError
 from deadreckon.grouping.families import Families
+from deadreckon.reports import FORMATS
 from synth.sourcemap import source_map
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+INSIDE = {"backtrace-form", "sentry-minidump"}
+"""Forms: an event of theirs has the format of the report inside."""
 LANGUAGES = {"sh", "sh parse", "python", "toml", "toml rules", "rules", "json", "text"}
 
 
@@ -82,6 +87,9 @@ def place(tmp_path: Path, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copy(demo / "crashy.debug", here / "app.debug")
     (here / "debug-files").mkdir()
     shutil.copy(demo / "crashy.debug", here / "debug-files")
+    (here / "build").mkdir()
+    for name in ("crashy", "crashy.debug"):
+        shutil.copy(demo / name, here / "build")
     (here / "crashes").mkdir()
     shutil.copy(demo / "threads.dmp", here / "crashes/a.dmp")
     shutil.copy(demo / "templates.dmp", here / "crashes/b.dmp")
@@ -171,6 +179,29 @@ def test_grouping_rules(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", of("json"), ids=str)
 def test_json(block: Block) -> None:
     json.loads(block.text)
+
+
+def test_every_format_is_told_of() -> None:
+    page = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+    assert [form.name for form in FORMATS if f"`{form.name}`" not in page and form.name not in INSIDE] == []
+    assert {f"readers/{p.name}" for p in (ROOT / "docs/readers").glob("*.md")} <= set(re.findall(r"\]\(([^)#]+)", page))
+
+
+def test_limits_are_shown_with_their_defaults() -> None:
+    known = config.Config()
+    shown = [tomllib.loads(b.text) for b in of("toml") if b.page.name == "formats.md"]
+    assert {name for part in shown for name in part} == {"archive", "report", "unwind"}
+    for name, section in [item for part in shown for item in part.items()]:
+        assert section == asdict(getattr(known, name)), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_diagnostics_are_known(page: Path) -> None:
+    """A table of diagnostics has their codes in its first column."""
+    _, _, told = page.read_text(encoding="utf-8").partition("## Diagnostics\n")
+    cells = re.findall(r"^\| (`.*?) \|", told.partition("\n## ")[0], re.MULTILINE)
+    assert bool(cells) == bool(told)
+    assert {code for cell in cells for code in re.findall(r"`(\w+)`", cell)} <= DIAGNOSTIC_CODES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

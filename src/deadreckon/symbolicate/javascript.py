@@ -56,10 +56,13 @@ _WHOLE_LINE = 0x7FFF_FFFF
 
 
 def is_mappable(frame: Frame) -> bool:
-    """Tell whether a frame is of a script that can have a source map: not the engine's own code, nor evaluated code."""
+    """Tell whether a frame is of a script that can have a source map.
+
+    The engine's own code, evaluated code, and what somebody else has mapped before can't.
+    """
     details = frame.details or {}
     place = frame.abs_path
-    if frame.lang != "javascript" or not place or place.startswith("<") or "native" in details:
+    if frame.lang != "javascript" or not place or place.startswith("<") or details.keys() & {"native", "resolved"}:
         return False
     if frame.lineno is None and details.keys().isdisjoint({"wasm_offset", "hermes_function"}):
         return False

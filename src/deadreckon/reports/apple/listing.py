@@ -101,6 +101,9 @@ class Images:
                 size = furthest.get(base, base - 1) - base + 1
             crash.modules.append(_module(placed[base], min(size, following - base)))
         _name_images(stacks, crash.modules)
+        if any(len(frames) >= MAX_FRAMES for frames in stacks):
+            message = f"a stack has the {MAX_FRAMES} frames that are kept at most; outer ones may be missing"
+            crash.diagnostics.append(Diagnostic(code="frame_limit", severity="warning", stage="read", message=message))
         if overlapping:
             crash.diagnostics.append(
                 Diagnostic(
