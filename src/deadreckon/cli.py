@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from typing import TYPE_CHECKING, Self
 
@@ -34,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{e.code}: {e}", USAGE)
     except BrokenPipeError:
         # The reader of our output left (| head): silence what the interpreter would say when it closes stdout.
-        import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -45,11 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Run as a program. With LLVM loaded, taking the process apart would cost 0.13 s; the system does it at once."""
+    """Run as a program. With LLVM loaded, taking the process apart would cost 0.13 s; the system does it at once.
+
+    Modules make a hundred thousand objects that stay; to look through them for garbage again and again while they load
+    takes an eighth of a start.
+    """
+    gc.set_threshold(300_000)
     code = main()
     if "numba" in sys.modules:
-        import os
-
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
@@ -90,8 +94,6 @@ def _explains(options: argparse.Namespace) -> bool:
 
 def _inputs(paths: Sequence[str]) -> Iterator[str]:
     """Yield files: a directory stands for the files in it, in order of their names."""
-    import os
-
     for path in paths:
         if path != "-" and os.path.isdir(path):
             for directory, names, files in os.walk(path):
@@ -103,7 +105,6 @@ def _inputs(paths: Sequence[str]) -> Iterator[str]:
 
 
 def _process(options: argparse.Namespace) -> int:
-    import os
 
     from deadreckon import reports
     from deadreckon.config import remote_source
@@ -203,22 +204,30 @@ def _compile_kernels() -> None:
 
 
 class _Output:
-    """Events to a file, written whole or not at all, or to standard output."""
+    """Events to a file, written whole or not at all, or to standard output.
+
+    A device or a pipe is written to as it is: a file renamed over /dev/null would take its place for everybody.
+    """
 
     def __init__(self, path: str | None) -> None:
-        self._path = path
+        self._path = os.path.realpath(path) if path else None
+        self._temporary: str | None = None
 
     def __enter__(self) -> Self:
-        self._temporary = f"{self._path}.tmp" if self._path else None
-        self._file = open(self._temporary, "wb") if self._temporary else sys.stdout.buffer
+        if self._path is None:
+            self._file = sys.stdout.buffer
+        elif os.path.exists(self._path) and not os.path.isfile(self._path):
+            self._file = open(self._path, "wb")
+        else:
+            self._temporary = f"{self._path}.tmp"
+            self._file = open(self._temporary, "wb")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.flush()
-        if self._path and self._temporary:
-            import os
-
+        if self._path:
             self._file.close()
+        if self._path and self._temporary:
             if kind is None:
                 os.replace(self._temporary, self._path)
             else:

@@ -20,6 +20,7 @@ __all__ = [
     "MapLimits",
     "RemoteLimits",
     "ReportLimits",
+    "ScrubConfig",
     "SourceConfig",
     "SymbolLimits",
     "UnwindLimits",
@@ -264,6 +265,20 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """What is taken out of an event before it is handed to another product (adapters/scrub.py)."""
+
+    deny: tuple[str, ...] = ()
+    """Keys whose values go, beside the known ones; a part of a key will do, case and punctuation don't count."""
+    allow: tuple[str, ...] = ()
+    """Whole keys whose values stay, whatever the others say."""
+    cards: bool = True
+    """Whether what has the shape of a card's number goes, wherever it stands."""
+    mark: str = "[Filtered]"
+    """What stands in its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of an Engine."""
 
@@ -280,6 +295,7 @@ class Config:
     remote: RemoteLimits = field(default_factory=RemoteLimits)
     grouping: GroupingConfig = field(default_factory=GroupingConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
 
 def store_path(config: Config) -> str:

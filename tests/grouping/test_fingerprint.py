@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deadreckon.grouping.fingerprint import MAX_FRAMES, combine, fingerprint, title_and_culprit
-from deadreckon.grouping.judge import FRAME, MESSAGE, default_rules, digest, judge_of
-from deadreckon.grouping.rules import parse_rules
+from deadreckon.grouping.judge import FRAME, MESSAGE, digest
 from deadreckon.model.event import Event, ExceptionInfo, Frame, Source, Thread
 from oracle import tokens as oracle
 
@@ -48,9 +47,7 @@ def test_fields_that_join_to_the_same_text_differ() -> None:
     lists = [["ab"], ["a", "b"], ["", "ab"], ["ab", ""], ["b", "a"], []]
     found = {oracle.fingerprint([("F", name) for name in names]) for names in lists}
     assert len(found) == len(lists)
-    told = {
-        combine([digest(FRAME, name) for name in names]) for names in lists
-    }
+    told = {combine([digest(FRAME, name) for name in names]) for names in lists}
     assert told == found
     assert combine([digest(FRAME, "a")]) != combine([digest(MESSAGE, "a")])
 

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
     from deadreckon.model.event import Frame
 
-__all__ = ["FRAME", "KIND", "MESSAGE", "Judge", "Known", "Verdict", "default_rules", "digest", "judge_of", "platform_of"]
+__all__ = [
+    "FRAME",
+    "KIND",
+    "MESSAGE",
+    "Judge",
+    "Known",
+    "Verdict",
+    "default_rules",
+    "digest",
+    "judge_of",
+    "platform_of",
+]
 
 KIND, FRAME, MESSAGE = b"T", b"F", b"M"
 """Tags of fields: the kind of crash, a frame that counts, a message in place of frames."""
@@ -94,7 +105,9 @@ class Judge:
         apart = {c.test for c in compiled if not _plain(c)}
         # A rule without a test of its own is one for every frame, or for every one of a category.
         if ALWAYS in apart and all(
-            _plain(c) or c.test != ALWAYS or any(d.category is not None and d.wanted and not d.shift for d in c.conditions)
+            _plain(c)
+            or c.test != ALWAYS
+            or any(d.category is not None and d.wanted and not d.shift for d in c.conditions)
             for c in compiled
         ):
             apart = apart - {ALWAYS} | setters
@@ -202,9 +215,9 @@ def platform_of(frame: Frame, platform: str | None) -> str:
 def _plain(compiled: object) -> bool:
     """Tell whether what a rule does to a frame depends on nothing but its names, and is all it does."""
     rule: StackRule = compiled.rule  # type: ignore[attr-defined]
-    return all(m.where == "frame" and m.key in {"family", "function", "module", "package", "path"} for m in rule.matchers) and all(
-        isinstance(a, FlagAction) and not a.reach for a in rule.actions
-    )
+    return all(
+        m.where == "frame" and m.key in {"family", "function", "module", "package", "path"} for m in rule.matchers
+    ) and all(isinstance(a, FlagAction) and not a.reach for a in rule.actions)
 
 
 # --- Rules ------------------------------------------------------------------------------------------------------------

@@ -115,7 +115,9 @@ class Pile:
 
     def clusters(self, distance: float = DISTANCE) -> list[Cluster]:
         """Return the clusters, the one with the most crashes first."""
-        found = [self._cluster([self._told[n] for n in members]) for members in clusters(self._stacks, distance=distance)]
+        found = [
+            self._cluster([self._told[n] for n in members]) for members in clusters(self._stacks, distance=distance)
+        ]
         found.sort(key=lambda c: -c.crashes)
         for number, cluster in enumerate(found, 1):
             cluster.cluster = number

@@ -227,7 +227,11 @@ def collapse(
     return int(_collapse(offsets, texts, marks, _room(offsets), mask, wanted))
 
 
-@kernel(types.void(_R64, _RU32, _RU8, _DIGESTS, types.uint8, types.uint8, types.int64, array(types.uint32), array(types.uint32, 2)))
+@kernel(
+    types.void(
+        _R64, _RU32, _RU8, _DIGESTS, types.uint8, types.uint8, types.int64, array(types.uint32), array(types.uint32, 2)
+    )
+)
 def _sketches(offsets, texts, marks, digests, mask, wanted, most, kept, out):
     """Write the sketch of each stack; the inner loop is 64 lanes of one multiplication, one sum and one minimum."""
     for s in range(len(out)):

@@ -69,7 +69,8 @@ class ProcessInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     uptime_s: float | None = None
 
 
-class Frame(msgspec.Struct, omit_defaults=True, kw_only=True):
+# Frames and components come by the thousand, and hold nothing that refers back to them: no cycles to be looked for.
+class Frame(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """One frame. ``status`` says what is known of it, ``trust`` how it was found."""
 
     status: str
@@ -151,7 +152,7 @@ class ModuleInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     symbols: str | None = None
 
 
-class Component(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Component(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """One part of a fingerprint: its text, whether it counted, and why (or why not)."""
 
     text: str

@@ -77,13 +77,17 @@ class Families:
                 self.backtrace += rules_of(tables, lines, path)
         self._sentry: dict[str, Any] = {}
 
-    def apply(self, event: Event, payload: Mapping[str, Any] | None = None, *, explain: bool = False) -> None:
+    def apply(
+        self, event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None, *, explain: bool = False
+    ) -> None:
         """Add fingerprints to an event; ``payload`` is what a client of an error tracker sent, as it was decoded."""
         event.fingerprints = {name: self.values(name, event, payload) for name in self.names} or None
         if explain:
             event.explained = {name: self.explain(name, event, payload) for name in self.names} or None
 
-    def values(self, name: str, event: Event, payload: Mapping[str, Any] | None = None) -> list[str]:
+    def values(
+        self, name: str, event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None
+    ) -> list[str]:
         """Return the fingerprints of one family."""
         if name.startswith(SENTRY):
             grouping, told = self._told(name, event, payload)
@@ -107,7 +111,9 @@ class Families:
             return backtrace.values(event, self.backtrace)
         return [event.fingerprint.id] if event.fingerprint is not None else []
 
-    def explain(self, name: str, event: Event, payload: Mapping[str, Any] | None = None) -> Explained:
+    def explain(
+        self, name: str, event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None
+    ) -> Explained:
         """Return what the fingerprints of one family were made of."""
         if name.startswith(SENTRY):
             from deadreckon.grouping.families.sentry.explain import components  # noqa: PLC0415
@@ -132,7 +138,7 @@ class Families:
             return {"": backtrace.explain(event, self.backtrace)}
         return {"": list(event.fingerprint.components or ()) if event.fingerprint is not None else []}
 
-    def _told(self, name: str, event: Event, payload: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    def _told(self, name: str, event: Event, payload: Mapping[str, Any] | bytes | memoryview | None) -> tuple[Any, Any]:
         """Return a Sentry configuration's grouping, and the event as it sees it, with the fingerprint of rules."""
         from deadreckon.grouping.families.sentry import Grouping, sentry_event  # noqa: PLC0415
 

@@ -88,14 +88,14 @@ def _text(value: Any) -> str:
 # -- of any event -----------------------------------------------------------------------------------------------------
 
 
-def values(event: Event, payload: Mapping[str, Any] | None = None) -> list[str]:
+def values(event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None) -> list[str]:
     """Return an event's fingerprint; ``payload`` has the ``$exception_list`` of one that is PostHog's own."""
     if event.grouping and event.source.format == NAME:
         return [manual(event.grouping[0])]
     return [fingerprint(exception_list(event, payload))]
 
 
-def explain(event: Event, payload: Mapping[str, Any] | None = None) -> list[Component]:
+def explain(event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None) -> list[Component]:
     """Return the pieces that an event's fingerprint is made of, and those that it is not."""
     if event.grouping and event.source.format == NAME:
         return [Component(text=event.grouping[0], contributes=True, why="the client's own fingerprint")]
@@ -105,9 +105,9 @@ def explain(event: Event, payload: Mapping[str, Any] | None = None) -> list[Comp
     ]
 
 
-def exception_list(event: Event, payload: Mapping[str, Any] | None) -> Sequence[Mapping[str, Any]]:
+def exception_list(event: Event, payload: Mapping[str, Any] | bytes | memoryview | None) -> Sequence[Mapping[str, Any]]:
     """Return an event's exceptions as PostHog has them: those it resolved itself as they came."""
-    told = (payload or {}).get("$exception_list")
+    told = payload.get("$exception_list") if isinstance(payload, dict) else None
     if type(told) is list and told and all(_is_resolved(e) for e in told):
         return told
     listed: list[ExceptionInfo | None] = list(event.exceptions or ()) or [None]

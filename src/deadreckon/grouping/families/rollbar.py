@@ -30,7 +30,7 @@ _DATE = re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}[-_.]?[01][0-9][-_.]?[0-3][0-9](
 _NUMBER = re.compile(r"[0-9]{2,}")
 
 
-def values(event: Event, payload: Mapping[str, Any] | None = None) -> list[str]:
+def values(event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None) -> list[str]:
     """Return an event's fingerprint: at most 40 characters."""
     del payload
     if event.grouping:
@@ -40,7 +40,7 @@ def values(event: Event, payload: Mapping[str, Any] | None = None) -> list[str]:
     return [_sha1("".join(f"{c.text}\0" for c in _components(event) if c.contributes))]
 
 
-def explain(event: Event, payload: Mapping[str, Any] | None = None) -> list[Component]:
+def explain(event: Event, payload: Mapping[str, Any] | bytes | memoryview | None = None) -> list[Component]:
     """Return what an event's fingerprint is made of."""
     del payload
     if event.grouping:

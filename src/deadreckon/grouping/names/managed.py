@@ -39,7 +39,7 @@ def java(text: str) -> str:
 
 def dotnet(text: str) -> str:
     """Return a .NET name without arguments, arity and numbers; what the compiler split off has its method's name."""
-    text = re.sub(r" ?\(.*", "", text, flags=re.S) or text
+    text = re.sub(r" ?\(.*", "", text, flags=re.DOTALL) or text
     text = re.sub(r"`\d+(?:\[[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\])?", "", text)
     text = re.sub(r"\[[\w.,` ]*\]$", "", text)
     if "<" in text:
@@ -51,7 +51,9 @@ def dotnet(text: str) -> str:
     return re.sub(r"_m[0-9A-F]{40}(?:_gshared)?$", "", text)  # IL2CPP.
 
 
-_JS_ANONYMOUS = frozenset({"", "?", "<anonymous>", "anonymous", "Anonymous function", "<anonymous function>", "<unknown>"})
+_JS_ANONYMOUS = frozenset(
+    {"", "?", "<anonymous>", "anonymous", "Anonymous function", "<anonymous function>", "<unknown>"}
+)
 
 
 def javascript(text: str) -> str:
@@ -61,7 +63,7 @@ def javascript(text: str) -> str:
     """
     text = re.sub(r" \[as [^\]]*\]$", "", text.strip())
     text = re.sub(r"^(?:async |new |get |set |static |bound )+", "", text)
-    if match := re.match(r"(?:Module|Object)\.(\.{0,2}/.*)", text, re.S):  # webpack calls modules by their paths.
+    if match := re.match(r"(?:Module|Object)\.(\.{0,2}/.*)", text, re.DOTALL):  # webpack calls modules by their paths.
         return file_in_bundle(match[1])
     text = re.sub(r"^\?anon_\d+_", "", text)
     text = re.sub(r"(?:/?<)+$", "", text)  # Firefox: what is defined inside.

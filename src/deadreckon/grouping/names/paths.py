@@ -7,9 +7,11 @@ import re
 __all__ = ["file_name"]
 
 _SCHEME = r"^(?:webpack-internal|webpack|app|file|capacitor|ionic|turbopack|https?|blob|chrome-extension|rsc)://+"
-_QUERY = re.compile(r"[?#].*$", re.S)
-_VERSION = re.compile(r"[-_.@]v?\d+(?:\.\d+){1,3}(?:[-.+](?:alpha|beta|rc|dev|post|snapshot)[\d.]*)?(?=[./_-]|$)", re.I)
-_HEX = re.compile(r"[-_.~](?=[0-9a-f]*\d)[0-9a-f]{6,64}(?=[._-]|$)", re.I)
+_QUERY = re.compile(r"[?#].*$", re.DOTALL)
+_VERSION = re.compile(
+    r"[-_.@]v?\d+(?:\.\d+){1,3}(?:[-.+](?:alpha|beta|rc|dev|post|snapshot)[\d.]*)?(?=[./_-]|$)", re.IGNORECASE
+)
+_HEX = re.compile(r"[-_.~](?=[0-9a-f]*\d)[0-9a-f]{6,64}(?=[._-]|$)", re.IGNORECASE)
 _BASE64 = re.compile(r"-(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z_-])[\w-]{8}(?=\.)")
 _NUMBERED = re.compile(r"^\d+(?=\.)")
 _INTERACTIVE = re.compile(r"^<ipython-input-\d+-[0-9a-f]+>$")

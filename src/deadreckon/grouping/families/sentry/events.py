@@ -22,6 +22,7 @@ from deadreckon.grouping.families.sentry.payload import (
     Threads,
     convert,
 )
+from deadreckon.wire import jsontext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
 __all__ = ["sentry_event"]
 
 
-def sentry_event(event: ours.Event, payload: Mapping[str, Any] | None = None) -> Event:
-    """Return an event as Sentry groups it; ``payload`` is what a client of Sentry's sent."""
-    if payload is None or not event.source.format.startswith("sentry"):
+def sentry_event(event: ours.Event, payload: Mapping[str, Any] | bytes | memoryview | None = None) -> Event:
+    """Return an event as Sentry groups it; ``payload`` is what a client of Sentry's sent, as JSON or decoded."""
+    if isinstance(payload, bytes | memoryview) and event.source.format.startswith("sentry"):
+        payload = jsontext.decode(payload, "Sentry event")
+    if isinstance(payload, bytes | memoryview) or payload is None or not event.source.format.startswith("sentry"):
         return _made(event)
     told = convert(dict(payload))
     listed = [e for e in (told.exception.values or ()) if e is not None] if told.exception is not None else []
