@@ -33,18 +33,23 @@ __all__ = [
     "APP_SHIFT",
     "CATEGORY_SHIFT",
     "CONDITIONS",
+    "COUNTS",
     "GROUP_SHIFT",
     "IN_APP",
     "JOINED",
     "MAX_CATEGORIES",
+    "NAMED",
     "NO",
     "PREFIX",
+    "SCAN",
     "SENTINEL",
     "STEP",
+    "STRAY",
     "SYSTEM",
     "UNSAID",
     "YES",
     "Program",
+    "choose",
     "run_rules",
 ]
 
@@ -59,6 +64,11 @@ CONDITIONS = 1 << GROUP_SHIFT
 # A mark: what the kernels of tokens.py select by.
 SYSTEM, APP, IN_APP = 1, 2, 4
 """Counts among all frames; counts among the application's own; is the application's own."""
+
+# Traits of a frame: it has a name; it has neither name nor module; it was found by scanning the stack.
+NAMED, STRAY, SCAN = 1, 2, 4
+COUNTS = 1
+"""The mark that ``choose`` leaves."""
 
 JOINED = -1
 """In place of a step's first condition: it is a run of rules that were joined."""
@@ -297,4 +307,61 @@ def run_rules(
         *(offsets, symbols, class_of, gate_of, program.steps, program.masks, program.effects, program.conditions),
         *(program.gates, joined, room, heads, states, marks),
     )
+    return marks
+
+
+@kernel(
+    types.void(
+        array(types.int64, readonly=True),
+        array(types.uint16, readonly=True),
+        array(types.uint8, readonly=True),
+        array(types.uint8),
+    )
+)
+def _choose(offsets, states, traits, marks):
+    """Mark the frames that count in native128; see ``choose``."""
+    for s in range(len(offsets) - 1):
+        named = False
+        own_named = False
+        own = False
+        for i in range(offsets[s], offsets[s + 1]):
+            state = np.int64(states[i])
+            trait = np.int64(traits[i])
+            if (state >> GROUP_SHIFT) & 3 == NO:
+                continue
+            mine = (state >> APP_SHIFT) & 3 == YES and trait & SCAN == 0
+            named |= trait & NAMED != 0
+            own |= mine
+            own_named |= mine and trait & NAMED != 0
+        ours = own_named if named else own
+        for i in range(offsets[s], offsets[s + 1]):
+            state = np.int64(states[i])
+            trait = np.int64(traits[i])
+            group = (state >> GROUP_SHIFT) & 3
+            scan = trait & SCAN != 0
+            if trait & STRAY != 0:
+                counts = False
+            elif group != UNSAID:
+                counts = group == YES
+            elif trait & NAMED == 0 and (scan or named):
+                counts = False
+            else:
+                counts = not ours or ((state >> APP_SHIFT) & 3 == YES and not scan)
+            marks[i] = COUNTS if counts else 0
+
+
+def choose(
+    offsets: NDArray[np.int64], states: NDArray[np.uint16], traits: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return u8[frames], COUNTS for each frame that counts in native128 after rules left these states.
+
+    A frame without name and module never does; what rules say of ``group`` holds; one without a name counts where none
+    of its stack has one and it is no guess; where a frame is certainly the application's own, only such do.
+    """
+    if len(states) != len(traits) or not len(offsets) or offsets[0] < 0 or offsets[-1] > len(states):
+        raise ValueError("expected as many traits as states, and offsets within them")
+    if bool((offsets[1:] < offsets[:-1]).any()):
+        raise ValueError("expected offsets that rise")
+    marks = np.zeros(len(states), np.uint8)
+    _choose(offsets, states, traits, marks)
     return marks
