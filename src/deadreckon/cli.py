@@ -292,16 +292,30 @@ def _submit(options: argparse.Namespace) -> int:
             attributes=dict(options.attr),
             attach=options.attach,
             symbols=options.symbols,
+            sourcemaps=options.sourcemaps,
         )
     )
     return OK
 
 
 def _worker(options: argparse.Namespace) -> int:
-    from deadreckon.worker.supervisor import run
+    from dataclasses import asdict, replace
 
-    summary = run(options.jobdir, _config(options), processes=options.processes, once=options.once)
-    print(f"{summary.done} done, {summary.failed} failed", file=sys.stderr)
+    from deadreckon.worker.supervisor import run
+    from deadreckon.worker.watch import log_end, log_to_stderr, terminal
+
+    config = _config(options)
+    if options.sink:
+        config = replace(config, worker=replace(config.worker, sink=options.sink))
+    as_json = terminal() is None
+    log_to_stderr(as_json=as_json)
+    summary = run(
+        options.jobdir, config, processes=options.processes, once=options.once, progress=True, json_logs=as_json
+    )
+    if as_json:
+        log_end(asdict(summary))
+    else:
+        print(f"{summary.done} done, {summary.failed} failed, {summary.retried} tried again", file=sys.stderr)
     return OK
 
 
@@ -311,7 +325,7 @@ def _jobs(options: argparse.Namespace) -> int:
     from deadreckon.worker import jobs
 
     if options.action == "retry":
-        print(jobs.retry(options.jobdir, options.job))
+        print(jobs.retry(options.jobdir, options.job, missing=options.missing))
     elif options.action == "purge":
         print(jobs.purge(options.jobdir, options.older_than * jobs.DAY))
     else:

@@ -18,7 +18,9 @@ from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, Source
 from deadreckon.worker import jobs
 from deadreckon.worker.runner import Processor, work
-from deadreckon.worker.spool import Lease, Spool
+from deadreckon.worker.home import Home
+from deadreckon.worker.source import Lease
+from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ def drop(jobdir: Path, name: str, content: bytes = b"fine") -> Path:
     return settle(path)
 
 
+def held(spool: Spool) -> Home:
+    """Give a spool's hold on its home; to close it is to die."""
+    assert spool._held is not None
+    return spool._held
+
+
 def claim(spool: Spool) -> Lease:
     lease = spool.claim()
     assert lease is not None
@@ -61,7 +69,7 @@ def drain(jobdir: Path, config: WorkerConfig | None = None, processor: Processor
     """Conclude all there is in this process; return what became of each."""
     outcomes: list[str] = []
     with Spool(jobdir, config) as spool:
-        work(spool, processor or obey, wait=_wait, end=outcomes.append, once=True)
+        work(spool, processor or obey, wait=_wait, end=lambda outcome, _: outcomes.append(outcome), once=True)
     return outcomes
 
 
@@ -267,7 +275,7 @@ def _live(jobdir: Path, config: WorkerConfig) -> None:
         jobs.retry(jobdir)
         other = Spool(jobdir, config)
         other.claim()
-        os.close(other._lock)  # As if killed.
+        os.close(held(other).descriptor)  # As if killed.
         spool.reclaim()
         _conclude_some(spool, 3)
 
@@ -280,7 +288,13 @@ def _recover(jobdir: Path, config: WorkerConfig) -> None:
 
 def _conclude_some(spool: Spool, number: int) -> None:
     outcomes: list[str] = []
-    work(spool, obey, wait=lambda _: len(outcomes) >= number, end=outcomes.append, once=True)
+    work(
+        spool,
+        obey,
+        wait=lambda _: len(outcomes) >= number,
+        end=lambda outcome, _: outcomes.append(outcome),
+        once=True,
+    )
 
 
 def _problems(jobdir: Path, keep_input: bool) -> Iterator[str]:

@@ -21,7 +21,7 @@ from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
 from deadreckon.worker.supervisor import Summary, run
 from synth import worker as worker_stubs
-from synth.worker import KILL_POINTS, claim, event_of, names, reason
+from synth.worker import KILL_POINTS, claim, event_of, held, names, reason
 
 Supervise = Callable[..., subprocess.Popen[str]]
 
@@ -102,7 +102,7 @@ def test_poison_costs_its_own_attempts_only(jobdir: Path, supervise: Supervise) 
     }
     bad = submit_all(jobdir, list(poison))
     worker = supervise(
-        jobdir, once=True, processes=2, job_seconds=0.5, memory_bytes=512 * MiB, worker={"max_attempts": 2}
+        jobdir, once=True, processes=2, worker={"max_attempts": 2, "job_seconds": 0.5, "job_memory_bytes": 512 * MiB}
     )
     assert finish(worker) == Summary(done=20, failed=6, retried=6)
     assert results(jobdir) == expected(good)
@@ -151,7 +151,7 @@ def test_once_includes_what_other_workers_left_meanwhile(jobdir: Path, supervise
     jobs |= submit_all(jobdir, [b"fine"])
     other = Spool(jobdir)
     claim(other)
-    os.close(other._lock)
+    os.close(held(other).descriptor)
     assert finish(worker) == Summary(done=2, retried=1)
     assert results(jobdir) == expected(jobs)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from deadreckon.grouping.normalize import STARTERS, TERMINATORS, module_name, normalize_function
 from deadreckon.model.event import Component, Event, ExceptionInfo, Fingerprint, Frame
+from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ _MAX_COMPONENTS = 128
 _TYPE, _FRAME, _MESSAGE = b"T", b"F", b"M"
 
 
+@staged("group")
 def fingerprint(event: Event) -> Fingerprint:
     """Return the group of an event, with a component for its exception type and for every frame or run of frames."""
     kind = _kind(event)

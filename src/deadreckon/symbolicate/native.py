@@ -17,6 +17,7 @@ from deadreckon.model.ids import Arch
 from deadreckon.model.tables import NONE, TRUST_NAMES
 from deadreckon.symbols.demangle import demangle
 from deadreckon.symbols.tables import LANGUAGES
+from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +113,7 @@ def join_path(*parts: str) -> str:
     return separator.join(kept)
 
 
+@staged("symbolicate")
 def symbolicate(
     frames: FrameTable,
     modules: Sequence[Module],
