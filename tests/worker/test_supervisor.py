@@ -156,16 +156,24 @@ def test_once_includes_what_other_workers_left_meanwhile(jobdir: Path, supervise
     assert results(jobdir) == expected(jobs)
 
 
-def test_jobs_are_not_charged_for_results_that_can_not_be_stored(jobdir: Path, supervise: Supervise) -> None:
-    jobs = submit_all(jobdir, [b"full", b"sleep 60"])
-    worker = supervise(jobdir, once=True, processes=2)
-    _, err = worker.communicate(timeout=30)
-    assert worker.returncode == 1
-    assert "[Errno 27] File too large" in err
-    assert err.rstrip().endswith("the job directory can't be written to")
-    with Spool(jobdir) as spool:
-        assert {(lease.job, lease.attempt) for lease in (claim(spool), claim(spool))} == {(job, 1) for job in jobs}
-    assert names(jobdir / "done") == names(jobdir / "failed") == []
+def test_a_result_that_never_can_be_stored_fails_its_own_job_only(jobdir: Path, supervise: Supervise) -> None:
+    [bad] = submit_all(jobdir, [b"full"])
+    good = submit_all(jobdir, [b"fine"])
+    assert finish(supervise(jobdir, once=True, processes=2)) == Summary(done=1, failed=1, retried=2)
+    assert reason(jobdir, bad) == "unreadable: the result can't be stored"
+    assert results(jobdir) == expected(good)
+
+
+def test_without_room_nothing_is_claimed_until_there_is(jobdir: Path, supervise: Supervise) -> None:
+    jobs = submit_all(jobdir, [b"fine"])
+    health = jobdir / "health.json"
+    worker = supervise(jobdir, worker={"min_free_bytes": 1 << 60})
+    until(lambda: health.exists() and json.loads(health.read_bytes())["state"].startswith("paused: "))
+    assert names(jobdir / "new") == list(jobs)
+    worker.send_signal(signal.SIGTERM)
+    assert finish(worker) == Summary()
+    assert finish(supervise(jobdir, once=True)) == Summary(done=1)
+    assert results(jobdir) == expected(jobs)
 
 
 def test_killed_children_lose_and_double_nothing(jobdir: Path, supervise: Supervise) -> None:

@@ -157,7 +157,8 @@ class _Supervisor:
     def _end(self) -> None:
         for child in self._children:
             child.process.kill()
-        for child in self._children:
+        while self._children:
+            child = self._children.pop()
             child.process.join()
             self._bury(child)
         try:
@@ -297,8 +298,8 @@ class _Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         why, reason = self._reason(code)
-        # A job is no more to blame for a full disk than for our own end.
-        blameless = self.stops > 1 or code == EXIT_STORAGE
+        # A job is no more to blame for a full disk than for our own end; for a result that never can be stored it is.
+        blameless = self.stops > 1 or (code == EXIT_STORAGE and self._hindered(now=True))
         self._buried.append((child.worker, reason, 0 if blameless else 1))
         telemetry.count("deadreckon_worker_ends_total", why)
         self._watch.clear()
@@ -308,10 +309,7 @@ class _Supervisor:
             left = self._clear_buried()
         except OSError as e:
             self._pause(str(e))
-        if code == EXIT_STORAGE:
-            self._hindered(now=True)
-            time.sleep(_TICK_SECONDS)
-        elif child.concluded or (left and not blameless):
+        if child.concluded or (left and not blameless):
             self._false_starts = 0
         elif code != -signal.SIGKILL:  # Somebody's intention, or the kernel's need: no reason to give up.
             self._false_starts += 1
@@ -336,7 +334,7 @@ class _Supervisor:
             limit = memory_limit(self._task.config, self._task.processes)
             why, kind, message = "memory", "limit_exceeded", f"out of memory, the limit is {limit} bytes"
         elif code == EXIT_STORAGE:
-            why, kind, message = "storage", "unreadable", "the job directory can't be written to"
+            why, kind, message = "storage", "unreadable", "the result can't be stored"
         elif code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             why, message = "signal", f"killed by {name}"
