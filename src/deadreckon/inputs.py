@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Union
 
 from deadreckon import objects, reports
 from deadreckon.errors import DeadreckonError, Malformed, UnknownFormat
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Data = bytes | mmap.mmap
-Source = str | os.PathLike[str] | bytes | memoryview
+Source = Union[str, os.PathLike[str], bytes, memoryview, "Crash"]  # noqa: UP007  (the last one is yet to come)
 
 _HASHED = 64 << 20
 """How much of a mapped file is in memory at once while it is hashed."""
@@ -63,7 +63,7 @@ class Crash:
     problems: list[Diagnostic] = field(default_factory=list)
 
 
-def open_input(source: Source) -> Data:
+def open_input(source: str | os.PathLike[str] | bytes | memoryview) -> Data:
     """Return an input's bytes; a file is mapped, unless it is small. Raises OSError."""
     if isinstance(source, bytes):
         return source
@@ -76,6 +76,8 @@ def open_input(source: Source) -> Data:
 
 def size_of(source: Source) -> int | None:
     """Return an input's size in bytes, None where it can't be told."""
+    if isinstance(source, Crash):
+        return len(source.data)
     if isinstance(source, bytes | memoryview):
         return len(source)
     try:
@@ -119,7 +121,7 @@ class Scratch:
 
 
 def crashes(
-    data: Data,
+    source: Source | mmap.mmap,
     name: str | None,
     kind: str | None,
     limits: ArchiveLimits,
@@ -130,8 +132,12 @@ def crashes(
 
     ``kind`` is a report's format, for an input that must not be guessed. What is known by its name alone goes through
     the converter that ``btt`` names, else to the reader that the name leads to, for what that has to say of it. Raises
-    UnknownFormat where there is none.
+    UnknownFormat where there is none, OSError. A crash that was found already is all there is.
     """
+    if isinstance(source, Crash):
+        yield source
+        return
+    data = source if isinstance(source, mmap.mmap) else open_input(source)
     hint = reports.hinted(name, kind)
     recognised = _recognised(data, name, None if hint is not None else kind, limits, scratch)
     try:

@@ -165,4 +165,4 @@ def test_a_mutated_description_is_read_or_refused(changes: list[tuple[int, bytes
     except Malformed:
         return
     assert told.event_id is None or len(told.event_id) == 32
-    assert all(f.role in {"crash", "attachment", "symbols", "sourcemap"} for f in told.files or ())
+    assert all(f.role in {None, "crash", "attachment", "symbols", "sourcemap"} for f in told.files or ())
