@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench bench-peers fixtures doctor libarchive clean
+.PHONY: demo test lint check bench bench-peers gate fixtures doctor libarchive clean
 
 demo: .venv/run  ## Set up and process the crash that comes with the package
 	$(BIN)/deadreckon demo
@@ -17,12 +17,15 @@ lint: .venv/dev  ## Style and types
 
 check: lint test
 
-bench: .venv/dev  ## Check answers, then time them against what others do
-	$(BIN)/python benchmarks/lookup.py
+bench: .venv/bench  ## Check answers, then time them, and write docs/benchmarks.md: a few minutes
+	$(BIN)/python -m benchmarks.run
 
-bench-peers: .venv/dev  ## Compare with other tools' stacks and speed; installs the tools (needs npm, and a corpus)
+bench-peers: .venv/bench  ## The same beside other tools, which it installs (needs npm, and a corpus)
 	$(BIN)/python -m benchmarks._peers .venv/peers
-	$(BIN)/python -m benchmarks.minidumps --peers .venv/peers --json .venv/bench-minidumps.json
+	$(BIN)/python -m benchmarks.run --peers .venv/peers
+
+gate: .venv/dev  ## What a crash costs in counts, against their limits
+	$(BIN)/python -m benchmarks.gate
 
 fixtures:  ## Rebuild native_fixtures/ (needs gcc, g++, gdb)
 	$(PYTHON) native_fixtures/build.py
@@ -37,6 +40,10 @@ doctor: .venv/run
 
 .venv/dev: .venv/run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
 # Without the system library deadreckon opens zip, tar, gz, bz2 and xz only; `deadreckon doctor` says so.

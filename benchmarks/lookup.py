@@ -4,16 +4,13 @@ The answers are compared first, over every range edge and random addresses, inli
 timed in turns, so that what else the machine does falls on all alike. Where they are installed, a C loop over the same
 columns (cc) and llvm-symbolizer fed by a pipe take part.
 
-    python benchmarks/lookup.py [DEBUG_FILE] [--addresses N] [--loop N]
+    python -m benchmarks.lookup [DEBUG_FILE] [--addresses N] [--loop N] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -25,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import symbolic
+from benchmarks import _result
+from benchmarks._result import Result
 
 from deadreckon.config import Config
 from deadreckon.kernels.ranges import look_up
@@ -43,11 +42,12 @@ ROUNDS = 7
 
 
 def main() -> int:
-    """Check, then time; print one JSON object. Exit 1 if an answer differs."""
+    """Check, then time; write the result. Exit 1 if an answer differs."""
     parser = argparse.ArgumentParser(description="Batch address look-up against SymCache.lookup in a loop.")
     parser.add_argument("debug_file", nargs="?", type=Path, default=DEFAULT)
     parser.add_argument("--addresses", type=int, default=2_000_000, help="how many the batch looks up")
     parser.add_argument("--loop", type=int, default=20_000, help="how many of them the loop looks up, each round")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cache = _symcache(options.debug_file)
     with tempfile.TemporaryDirectory() as scratch:
@@ -64,7 +64,7 @@ def main() -> int:
         if different:
             print("\n".join(different[:20]), file=sys.stderr)
             return 1
-        print(json.dumps(_time(options.debug_file, table, cache, addresses, options.loop), indent=2))
+        _result.write(options.json, _time(options.debug_file, table, cache, addresses, options.loop))
     return 0
 
 
@@ -187,7 +187,7 @@ def _llvm_symbolizer(path: Path, addresses: NDArray[np.uint64]) -> Callable[[], 
     return lambda: seconds(lines) - seconds(lines[: lines.index(b"\n") + 1])
 
 
-def _time(path: Path, table: SymTable, cache: Any, addresses: NDArray[np.uint64], loop: int) -> dict[str, Any]:
+def _time(path: Path, table: SymTable, cache: Any, addresses: NDArray[np.uint64], loop: int) -> Result:
     few = addresses[:loop].tolist()
 
     def batch() -> float:
@@ -206,31 +206,46 @@ def _time(path: Path, table: SymTable, cache: Any, addresses: NDArray[np.uint64]
         "symbolic": (loop, one_by_one),
         "c_loop": (len(addresses), _c_loop(table, addresses)),
         "llvm_symbolizer": (loop, _llvm_symbolizer(path, addresses[:loop])),
+        "copy": (len(addresses), _copy(table, addresses)),
     }
     rates: dict[str, list[float]] = {name: [] for name, (_, run) in runs.items() if run is not None}
     for _ in range(ROUNDS):
         for name, (count, run) in runs.items():
             if run is not None:
                 rates[name].append(count / run())
-    ours = rates["deadreckon"]
-    return {
-        "question": "addresses a second: one batch call, and what others do",
-        "file": path.name,
-        "ranges": len(table.range_start),
-        "addresses": len(addresses),
-        "per_second": {name: round(statistics.median(found)) for name, found in rates.items()},
-        "ours_to": {
-            name: dict(zip(("min", "median", "max"), _spread(ours, found), strict=True))
-            for name, found in rates.items()
-            if name != "deadreckon"
-        },
-        "machine": {"python": platform.python_version(), "cpu": platform.machine(), "cores": os.cpu_count()},
+    seconds = {name: [1 / rate for rate in found] for name, found in rates.items()}
+    ours = seconds["deadreckon"]
+    told = {
+        "symbolic": ("a batch beside `SymCache.lookup` in a loop", 50.0),
+        "c_loop": ("a batch beside a loop in C over the same columns", 0.7),
+        "llvm_symbolizer": ("a batch beside `llvm-symbolizer` by pipe, its loading subtracted", 50.0),
+        "copy": ("a batch beside copying as many bytes as it reads and writes, the memory's own speed", None),
     }
+    answers = [
+        _result.answer(told[name][0], ours, theirs, wanted=told[name][1], headline=name in {"symbolic", "c_loop"})
+        for name, theirs in seconds.items()
+        if name != "deadreckon"
+    ]
+    rate = statistics.median(rates["deadreckon"])
+    note = f"{path.name}: {len(table.range_start):,} ranges, {len(addresses):,} addresses, {rate:,.0f} a second."
+    checked = "every answer with its inlined calls against `SymCache.lookup`, at random addresses and at every edge"
+    question = "How fast are addresses looked up?"
+    return Result("lookup", question, checked, answers, notes=[note])
 
 
-def _spread(ours: list[float], theirs: list[float]) -> list[float]:
-    ratios = sorted(o / t for o, t in zip(ours, theirs, strict=True))
-    return [round(r, 2) for r in (ratios[0], statistics.median(ratios), ratios[-1])]
+def _copy(table: SymTable, addresses: NDArray[np.uint64]) -> Callable[[], float]:
+    """Return a function that copies what a batch reads and writes and gives its seconds: nothing can be faster."""
+    first, found = look_up(table, addresses)
+    sources: tuple[NDArray[Any], ...] = (addresses, first, found)
+    targets = [np.empty_like(column) for column in sources]
+
+    def run() -> float:
+        start = time.perf_counter()
+        for source, target in zip(sources, targets, strict=True):
+            np.copyto(target, source)
+        return time.perf_counter() - start
+
+    return run
 
 
 if __name__ == "__main__":

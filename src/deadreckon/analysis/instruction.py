@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import threading
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from deadreckon.analysis import arm, arm64, x86
@@ -42,10 +41,10 @@ class Instruction:
 def backend() -> str | None:
     """Return the disassembler's name and version, None where none is installed."""
     try:
-        import_module("capstone")
-        return f"capstone {metadata.version('capstone')}"
-    except (ImportError, metadata.PackageNotFoundError):
+        import capstone  # noqa: PLC0415
+    except ImportError:
         return None
+    return f"capstone {capstone.__version__}"
 
 
 def disassemble(registers: Registers, read: Read, *, after_trap: bool = False) -> Instruction | None:

@@ -86,6 +86,9 @@ SEARCHED_RA = 8
 CALLEE_PARAMETERS = 9
 """A register that x86 hasn't: the size of the arguments of the function that was called last, in rules of Windows."""
 
+LANGUAGES = ("", "c", "cpp", "d", "go", "objc", "objcpp", "rust", "swift", "csharp", "visualbasic", "fsharp")
+"""Language of a function by symbolic's number."""
+
 TRUST_NAMES = ("none", "scan", "cfi_scan", "frame_pointer", "cfi", "context", "prewalked")
 """Trust levels, by their number in FrameTable.trust."""
 TRUST_NONE, TRUST_SCAN, TRUST_CFI_SCAN, TRUST_FP, TRUST_CFI, TRUST_CONTEXT, TRUST_PREWALKED = range(7)

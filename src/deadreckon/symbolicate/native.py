@@ -14,7 +14,7 @@ import numpy as np
 
 from deadreckon.model.event import Frame
 from deadreckon.model.ids import Arch
-from deadreckon.model.tables import NONE, TRUST_NAMES
+from deadreckon.model.tables import LANGUAGES, NONE, TRUST_NAMES
 from deadreckon.symbols.demangle import demangle
 from deadreckon.symbols.tables import LANGUAGES
 from deadreckon.telemetry import staged

@@ -43,10 +43,7 @@ from deadreckon.symbols.tablefile import write_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["BASE_FUNCTIONS", "LANGUAGES", "build", "identify"]
-
-LANGUAGES = ("", "c", "cpp", "d", "go", "objc", "objcpp", "rust", "swift", "csharp", "visualbasic", "fsharp")
-"""Language of a function by symbolic's number."""
+__all__ = ["BASE_FUNCTIONS", "build", "identify"]
 
 _MAX_ERRORS = 100
 _MANAGED = "the code is .NET's; its methods have no fixed addresses"

@@ -19,6 +19,7 @@ __all__ = ["serialized_error", "stack_text"]
 _MOST_CHARACTERS = 65_536
 _MOST_LINES = 400
 _MOST_LINE = 4096
+_FENCES = ("```", "~~~")
 _STACKS = ("stack", "stacktrace")
 _SCRIPTS = frozenset(
     "js mjs cjs jsx ts tsx mts cts vue svelte html htm xhtml php aspx jsp bundle jsbundle hbc wasm".split()
@@ -33,17 +34,26 @@ _ONLY_HERE = frozenset({"bytecode", "wasm_function", "wasm", "promise_index", "e
 
 
 def stack_text(text: str) -> bool:
-    """Tell whether a text has a frame near its beginning that only a JavaScript engine prints."""
+    """Tell whether a text has a frame near its beginning that only a JavaScript engine prints.
+
+    A stack that a document quotes, between fences that don't begin the text, makes it no crash.
+    """
     if text[:64].lstrip().startswith("{"):
         return False
     seen = 0
+    quoted = False
     for line in text[:_MOST_CHARACTERS].split("\n"):
         stripped = line.strip()
         if not stripped or len(stripped) > _MOST_LINE or stripped.startswith("{"):
             continue
+        if stripped.startswith(_FENCES):
+            quoted = seen > 0 and not quoted
+            continue
         seen += 1
         if seen > _MOST_LINES:
             break
+        if quoted:
+            continue
         frame = read_line(line.rstrip(" {,]\r") if stripped.startswith("at ") else line)
         if frame is not None and _telling(stripped, frame):
             return True
