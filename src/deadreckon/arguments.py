@@ -40,8 +40,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them"
     )
-    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
+    added.add_argument("--format", choices=("json", "text", "html"), help="default: text on a terminal, else json")
     added.add_argument("-o", "--output", metavar="PATH", help="write there instead of to standard output")
+    added.add_argument("--processes", type=_count, metavar="N", help="for many inputs (default: one for each core)")
+    added.add_argument("--resume", action="store_true", help="go on where a run with the same inputs was interrupted")
     added.add_argument(
         "--attr", action="append", default=[], metavar="K=V", type=_pair, help="add an attribute to every event"
     )
@@ -106,7 +108,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("action", choices=("status", "retry", "purge"))
     added.add_argument("jobdir", metavar="JOBDIR")
     added.add_argument("job", metavar="JOB", nargs="?", help="the one failed job to retry (default: all)")
-    added.add_argument("--missing", metavar="DEBUG_ID", help="retry the done jobs that lacked a module's symbols instead")
+    added.add_argument(
+        "--missing", metavar="DEBUG_ID", help="retry the done jobs that lacked a module's symbols instead"
+    )
     added.add_argument(
         "--older-than", metavar="DAYS", type=_days, default=7.0, help="purge jobs that ended before that (default: 7)"
     )

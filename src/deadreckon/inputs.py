@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from itertools import chain
@@ -36,12 +37,14 @@ __all__ = [
     "is_archive",
     "open_input",
     "size_of",
+    "spool",
+    "standard_input",
     "symbol_files",
     "write",
 ]
 
 Data = bytes | mmap.mmap
-Source = Union[str, os.PathLike[str], bytes, memoryview, "Crash"]  # noqa: UP007  (the last one is yet to come)
+Source = Union[str, os.PathLike[str], bytes, memoryview, "Crash"]
 
 _HASHED = 64 << 20
 """How much of a mapped file is in memory at once while it is hashed."""
@@ -336,6 +339,19 @@ def symbol_files(
         yield SymbolFile(path, origin, f"{name}: can't be unpacked: {e.strerror}")
     for problem in problems:
         yield SymbolFile(path, origin, f"{name}: {problem.code}: {problem.message}")
+
+
+def standard_input(limit: int) -> bytes:
+    """Return what standard input holds, up to a byte more than the limit: enough to see that it is too much."""
+    return sys.stdin.buffer.read(limit + 1)
+
+
+def spool(scratch: Scratch, data: Data) -> str:
+    """Write what is too large for a message into a scratch directory; return the file's path."""
+    descriptor, path = tempfile.mkstemp(dir=scratch.path)
+    with open(descriptor, "wb") as file, memoryview(data) as view:
+        file.write(view)
+    return path
 
 
 def write(path: Path, data: Data) -> Path:

@@ -16,7 +16,6 @@ from deadreckon.model.event import Frame
 from deadreckon.model.ids import Arch
 from deadreckon.model.tables import LANGUAGES, NONE, TRUST_NAMES
 from deadreckon.symbols.demangle import demangle
-from deadreckon.symbols.tables import LANGUAGES
 from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:

@@ -1,0 +1,5 @@
+HEAD = TAIL = ""
+
+
+def article(event):
+    return ""
