@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deadreckon.adapters.many import Item, Made, lost, made
+from deadreckon.errors import SpoolError
 from deadreckon.worker.child import leash, memory_limit
 from deadreckon.worker.supervisor import start_forkserver
 
@@ -37,6 +38,8 @@ _BATCH = 64
 _BATCH_BYTES = 4 * MiB
 _AHEAD = 2
 """Batches a process has at a time: one under way, one waiting for it."""
+_MAX_FALSE_STARTS = 64
+"""More poisonous inputs in a row than that are not to be expected; processes that can't start are."""
 _WINDOW = 16
 """How many batches per process may wait for one before them."""
 
@@ -55,6 +58,7 @@ class _Pool:
         self._plan, self._processes = plan, processes
         self._context = multiprocessing.get_context("forkserver")
         self._children: list[_Child] = []
+        self._false_starts = 0
         self._batches: dict[int, list[Item]] = {}
         self.results: dict[int, list[Made]] = {}
         self._encoder = msgspec.msgpack.Encoder()
@@ -102,6 +106,7 @@ class _Pool:
             except (EOFError, OSError):
                 self._bury(child)
                 continue
+            self._false_starts = 0
             number = child.batches.popleft()
             self.results[number] = [result]
             del self._batches[number]
@@ -120,10 +125,15 @@ class _Pool:
         self._children.remove(child)
         child.line.send_bytes(self._encoder.encode([item]))
         try:
-            return self._decoder.decode(child.line.recv_bytes())
+            result = self._decoder.decode(child.line.recv_bytes())
+            self._false_starts = 0
+            return result
         except (EOFError, OSError):
+            self._false_starts += 1
             child.process.join()
             code = child.process.exitcode or 0
+            if self._false_starts > _MAX_FALSE_STARTS:
+                raise SpoolError(f"{_MAX_FALSE_STARTS} worker processes in a row ended without any result") from None
             if code == -signal.SIGALRM:
                 return lost(self._plan, item, "")
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

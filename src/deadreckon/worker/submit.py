@@ -48,11 +48,11 @@ def submit(
 ) -> str:
     """Put one job into ``new/`` and return its id: 32 hex digits that sort by time.
 
-    Files given by their paths are copied. Files of the same name are told apart by a number. Without ``inputs``, symbols
-    and source maps are for later jobs. ``event_id`` is 32 hex digits, for a job of one crash. Jobs of one ``shard`` (the
-    name of a folder) tend to be processed by the same process; by default those of one program build, as far as a
-    minidump tells. Raises SpoolError when there is no input, a limit of docs/worker.md is passed or a file can't be read
-    or written; nothing is left behind then.
+    Files given by their paths are copied. Files of the same name are told apart by a number. Without ``inputs``,
+    symbols and source maps are for later jobs. ``event_id`` is 32 hex digits, for a job of one crash. Jobs of one
+    ``shard`` (the name of a folder) tend to be processed by the same process; by default those of one program build,
+    as far as a minidump tells. Raises SpoolError when there is no input, a limit of docs/jobs.md is passed or a file
+    can't be read or written; nothing is left behind then.
     """
     given: list[tuple[Role, Given]] = [
         *(("crash", g) for g in inputs),
