@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, Source
 from deadreckon.worker import jobs
-from deadreckon.worker.runner import Processor, work
 from deadreckon.worker.home import Home
+from deadreckon.worker.runner import Processor, work
 from deadreckon.worker.source import Lease
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
@@ -219,6 +219,21 @@ def drain_as_nobody() -> None:
 ORDERS = ["fine 1", "fine 2", "bug 3", "disk 4", "garbage 5"]
 DONE = {"fine 1", "fine 2", "fine 6", "fine 7"}
 FAILED = {"bug 3", "disk 4", "garbage 5"}
+
+
+def die_at_step(step: int) -> None:
+    """Kill this process before its step-th change of the file system from now on."""
+    remaining = step
+
+    def act(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal remaining
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "fcntl.flock"}:
+            if remaining == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            remaining -= 1
+
+    sys.addaudithook(act)
 
 
 def stop_everywhere() -> None:

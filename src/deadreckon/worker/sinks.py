@@ -88,7 +88,7 @@ class JsonLines:
     def __init__(self, directory: str, max_bytes: int, max_seconds: float, *, synced: bool = True) -> None:
         self._directory = Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._path = self._directory / EVENTS
+        self._path = self._directory / "events.jsonl"
         self._max_bytes, self._max_seconds, self._synced = max_bytes, max_seconds, synced
 
     def begin(self) -> dict[str, Any]:
