@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def process(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+def process(*arguments: object) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "deadreckon.cli", "process", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, check=False, timeout=100)
 
@@ -101,13 +101,23 @@ def test_a_poisonous_input_costs_itself_only(pile: Path, tmp_path: Path) -> None
     assert told[31]["diagnostics"][-1]["code"] == "limit_exceeded"
 
 
+def interrupted(path: str, asked: str, lines: list[bytes]) -> None:
+    """Write lines, then be interrupted."""
+
+    def run() -> None:
+        with Output(path, resume=asked) as out:
+            for line in lines:
+                out.write(1, line)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+
 def test_an_interrupted_run_is_resumed(pile: Path, tmp_path: Path) -> None:
     output = tmp_path / "events.jsonl"
     whole = process(pile, "--processes", "1").stdout
-    with pytest.raises(KeyboardInterrupt), Output(str(output), resume="asked") as out:
-        for line in whole.splitlines(keepends=True)[:25]:
-            out.write(1, line)
-        raise KeyboardInterrupt
+    interrupted(str(output), "asked", whole.splitlines(keepends=True)[:25])
     assert not output.exists()
     with (tmp_path / "events.jsonl.tmp").open("ab") as late:
         late.write(b"what a killed run wrote after its last note")
@@ -121,17 +131,16 @@ def test_an_interrupted_run_is_resumed(pile: Path, tmp_path: Path) -> None:
 
 def test_another_question_is_not_a_resumption(tmp_path: Path) -> None:
     path = str(tmp_path / "out")
-    with pytest.raises(KeyboardInterrupt), Output(path, resume="one") as out:
-        out.write(1, b"x\n")
-        raise KeyboardInterrupt
+    interrupted(path, "one", [b"x\n"])
     with pytest.raises(ConfigError, match="other inputs"), Output(path, resume="two"):
         pass
 
 
 def test_the_command_resumes_after_a_signal(pile: Path, tmp_path: Path) -> None:
-    whole = process(pile).stdout
+    whole = process(pile, "--processes", "1").stdout
     output = tmp_path / "events.jsonl"
-    command = [sys.executable, "-m", "deadreckon.cli", "process", pile, "-o", output, "--resume", "--processes", "1"]
+    command = [sys.executable, "-m", "deadreckon.cli", "process", str(pile), "-o", str(output), "--resume"]
+    command += ["--processes", "1"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE)
     limit = time.monotonic() + 30
     while not (tmp_path / "events.jsonl.tmp").exists() and time.monotonic() < limit:

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, Source
 from deadreckon.worker import jobs
-from deadreckon.worker.home import Home
 from deadreckon.worker.runner import Processor, work
-from deadreckon.worker.source import Lease
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
 
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deadreckon.worker.description import Job
+    from deadreckon.worker.home import Home
+    from deadreckon.worker.source import Lease
 
 
 def names(directory: Path) -> list[str]:

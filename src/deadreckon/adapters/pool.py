@@ -117,29 +117,38 @@ class _Pool:
         _end(child)
         for number in child.batches:
             items = self._batches.pop(number)
-            self.results[number] = [self._alone(item) for item in items]
+            self.results[number] = self._one_by_one(items)
 
-    def _alone(self, item: Item) -> Made:
-        """Process one item in a process of its own."""
-        child = self._start()
-        self._children.remove(child)
-        child.line.send_bytes(self._encoder.encode([item]))
-        try:
-            result = self._decoder.decode(child.line.recv_bytes())
-            self._false_starts = 0
-            return result
-        except (EOFError, OSError):
-            self._false_starts += 1
-            child.process.join()
-            code = child.process.exitcode or 0
-            if self._false_starts > _MAX_FALSE_STARTS:
-                raise SpoolError(f"{_MAX_FALSE_STARTS} worker processes in a row ended without any result") from None
-            if code == -signal.SIGALRM:
-                return lost(self._plan, item, "")
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            return lost(self._plan, item, f"the process ended ({how})")
-        finally:
+    def _one_by_one(self, items: list[Item]) -> list[Made]:
+        """Process items in another process, and in one more after each that it dies of."""
+        found = []
+        child: _Child | None = None
+        for item in items:
+            if child is None:
+                child = self._start()
+                self._children.remove(child)
+            child.line.send_bytes(self._encoder.encode([item]))
+            try:
+                found.append(self._decoder.decode(child.line.recv_bytes()))
+                self._false_starts = 0
+            except (EOFError, OSError):
+                child.process.join()
+                found.append(self._lost(item, child.process.exitcode or 0))
+                _end(child)
+                child = None
+        if child is not None:
             _end(child)
+        return found
+
+    def _lost(self, item: Item, code: int) -> Made:
+        """Say of an item how the process ended that was at it. Raises SpoolError where none can even start."""
+        self._false_starts += 1
+        if self._false_starts > _MAX_FALSE_STARTS:
+            raise SpoolError(f"{_MAX_FALSE_STARTS} worker processes in a row ended without any result")
+        if code == -signal.SIGALRM:
+            return lost(self._plan, item, "")
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return lost(self._plan, item, f"the process that read it ended: {how}")
 
     def close(self) -> None:
         for child in self._children:
