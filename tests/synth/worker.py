@@ -69,7 +69,7 @@ def drain(jobdir: Path, config: WorkerConfig | None = None, processor: Processor
     """Conclude all there is in this process; return what became of each."""
     outcomes: list[str] = []
     with Spool(jobdir, config) as spool:
-        work(spool, processor or obey, wait=_wait, end=lambda outcome, _: outcomes.append(outcome), once=True)
+        work(spool, processor or obey, wait=_wait, end=outcomes.append, once=True)
     return outcomes
 
 
@@ -307,7 +307,7 @@ def _conclude_some(spool: Spool, number: int) -> None:
         spool,
         obey,
         wait=lambda _: len(outcomes) >= number,
-        end=lambda outcome, _: outcomes.append(outcome),
+        end=outcomes.append,
         once=True,
     )
 

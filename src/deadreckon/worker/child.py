@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import select
 import signal
 import time
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from deadreckon.config import Config
     from deadreckon.worker.source import Outcome
 
-__all__ = ["EXIT_OUT_OF_MEMORY", "EXIT_STORAGE", "Said", "Task", "leash", "live", "memory_limit"]
+__all__ = ["EXIT_OUT_OF_MEMORY", "EXIT_STORAGE", "OUTCOMES", "Counted", "Task", "leash", "live", "memory_limit"]
 
 GiB = 1 << 30
 MAX_MEMORY = 8 * GiB
@@ -60,12 +61,10 @@ class Task:
     """How to log; None: not at all."""
 
 
-class Said(msgspec.Struct, array_like=True):
-    """What a child says: that a job ended, or just what was counted meanwhile."""
-
-    outcome: str = ""
-    name: str = ""
-    counted: list[tuple[str, str, str, float]] = []
+OUTCOMES: tuple[Outcome, ...] = ("done", "failed", "retried")
+"""Each job that ends is a byte on a pipe, the outcome's number: a message would cost as much as a small job."""
+Counted = list[tuple[str, str, str, float]]
+"""What ``telemetry.drain`` gives; said once a second."""
 
 
 def memory_limit(config: Config, processes: int) -> int:
@@ -78,7 +77,7 @@ def memory_limit(config: Config, processes: int) -> int:
     return min(MAX_MEMORY, there * 9 // 10 // processes)
 
 
-def live(task: Task, worker: str, number: int, line: connection.Connection) -> None:
+def live(task: Task, worker: str, number: int, line: connection.Connection, tally: connection.Connection) -> None:
     """Be a worker process, one of ``task.processes``."""
     leash()
     settings = task.config.worker
@@ -94,30 +93,28 @@ def live(task: Task, worker: str, number: int, line: connection.Connection) -> N
     encoder = msgspec.msgpack.Encoder()
     began = said = 0.0
 
-    def say(outcome: Outcome | str, name: str | None) -> None:
-        nonlocal said
-        now = time.monotonic()
-        counted = []
-        if now - said > _SAY_SECONDS:
-            said = now
-            counted = telemetry.drain()
-        if outcome or counted:
-            line.send_bytes(encoder.encode(Said(outcome, name or "", counted)))
+    poller = select.poll()
+    poller.register(line.fileno(), select.POLLIN)
+    told = tally.fileno()
+    codes = {outcome: bytes([code]) for code, outcome in enumerate(OUTCOMES)}
 
     def wait(seconds: float) -> bool:
-        if seconds:
-            say("", None)
-        return line.poll(seconds)  # The word to stop, or the end of the line.
+        nonlocal said
+        now = time.monotonic()
+        if now - said > _SAY_SECONDS and (counted := telemetry.drain()):
+            said = now
+            line.send_bytes(encoder.encode(counted))
+        return bool(poller.poll(seconds * 1000))  # The word to stop, or the end of the line.
 
     def begin() -> None:
         nonlocal began
         began = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, settings.job_seconds)
 
-    def end(outcome: Outcome, name: str | None) -> None:
+    def end(outcome: Outcome) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         telemetry.observe("deadreckon_job_seconds", time.monotonic() - began)
-        say(outcome, name)
+        os.write(told, codes[outcome])
 
     process = task.processor(task.config)
     try:
@@ -129,8 +126,7 @@ def live(task: Task, worker: str, number: int, line: connection.Connection) -> N
             faulthandler.unregister(signal.SIGALRM)
             faulthandler.disable()
         spool.close()  # Not after an error: the supervisor then finds the lease, and counts the attempt.
-        said = 0.0
-        say("", None)
+        line.send_bytes(encoder.encode(telemetry.drain()))
     except MemoryError:
         os._exit(EXIT_OUT_OF_MEMORY)
     except OSError as e:

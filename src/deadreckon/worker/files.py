@@ -165,7 +165,7 @@ def read_limited(path: str, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise LimitExceeded("bytes", limit, size, os.path.basename(path))
-        data = file.read(limit + 1)
+        data = file.read(size + 1)  # A buffer of the limit for every small file would cost more than all the rest.
     if len(data) > limit:
         raise LimitExceeded("bytes", limit, what=os.path.basename(path))
     return data

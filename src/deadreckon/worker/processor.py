@@ -37,12 +37,13 @@ def engine_processor(config: Config) -> Processor:
     engine = Engine(config)
 
     def process(job: Job) -> list[Event]:
-        crashes = [f for f in job.files if f.role == "crash" and not _is_debug_file(job, f)]
-        if not crashes:
-            _keep_symbols(engine, job)
-            _keep_maps(engine, job)
-            return []
-        return _events(engine, job, crashes)
+        crashes = [f for f in job.files if f.role == "crash"]
+        events = _events(engine, job, crashes) if crashes else []
+        if events and not _is_debug_file(job, events):
+            return events
+        _keep_symbols(engine, job)
+        _keep_maps(engine, job)
+        return []
 
     return process
 
@@ -80,18 +81,18 @@ def _events(engine: Engine, job: Job, crashes: list[JobFile]) -> list[Event]:
 # -- uploads -----------------------------------------------------------------------------------------------------------
 
 
-def _is_debug_file(job: Job, file: JobFile) -> bool:
-    """Tell a debug file that came without a word, such as one that was copied into ``new/``, from a crash."""
-    if job.kind is not None or len(job.files) > 1:
+def _is_debug_file(job: Job, events: list[Event]) -> bool:
+    """Tell a debug file that came without a word, such as one that was copied into ``new/``: no reader knows it."""
+    if job.kind is not None or len(job.files) > 1 or len(events) > 1 or events[0].status != "unreadable":
+        return False
+    if not any(d.code == "unknown_format" for d in events[0].diagnostics or ()):
         return False
     from deadreckon import objects, reports  # noqa: PLC0415
 
-    with open(file.path, "rb") as opened:
-        head = opened.read(reports.HEAD_BYTES)
-    # An ELF file may be a core.
-    if objects.sniff(head) is None or reports.detect(reports.Probe(head)) is not None:
-        return False
-    file.role = "symbols"
+    with open(job.files[0].path, "rb") as opened:
+        if objects.sniff(opened.read(reports.HEAD_BYTES)) is None:
+            return False
+    job.files[0].role = "symbols"
     return True
 
 

@@ -40,15 +40,14 @@ def work(
     *,
     wait: Callable[[float], bool],
     begin: Callable[[], None] = lambda: None,
-    end: Callable[[Outcome, str | None], None] = lambda *_: None,
+    end: Callable[[Outcome], None] = lambda _: None,
     poll_seconds: float = 0.5,
     once: bool = False,
 ) -> None:
     """Conclude jobs until told to stop, or with ``once`` until there are none.
 
     ``wait(seconds)`` waits, and says whether to stop; it is called with 0 between jobs. ``begin`` and ``end`` are
-    called around each job, ``end`` with what became of it and with its name in ``done/``. With nothing to do the wait
-    grows to ``poll_seconds``. Raises MemoryError from the processor, for the process is then not fit to go on, and
+    called around each job, ``end`` with what became of it. With nothing to do the wait grows to ``poll_seconds``. Raises MemoryError from the processor, for the process is then not fit to go on, and
     OSError from the source.
     """
     idle = _FIRST_WAIT
@@ -67,7 +66,7 @@ def work(
         lease = source.claim()
         if lease is not None:
             begin()
-            end(*_conclude(source, lease, process))
+            end(_conclude(source, lease, process))
             idle = _FIRST_WAIT
         elif (once and not source.settling) or wait(idle):
             return
@@ -75,7 +74,7 @@ def work(
             idle = min(2 * idle, poll_seconds)
 
 
-def _conclude(source: JobSource, lease: Lease, process: Processor) -> tuple[Outcome, str | None]:
+def _conclude(source: JobSource, lease: Lease, process: Processor) -> Outcome:
     try:
         job = source.load(lease)
     except ReportError as e:
@@ -102,7 +101,7 @@ def _conclude(source: JobSource, lease: Lease, process: Processor) -> tuple[Outc
         # Nothing could be said; in failed/ the job can be tried again with a version that can read it.
         return _dead(source, lease, *(lost or [_error("unknown_format", "no crash in the input")]))
     try:
-        name = source.ack(lease, events, job.imported)
+        source.ack(lease, events, job.imported)
     except (OSError, MemoryError):
         raise
     except ReportError as e:
@@ -112,21 +111,21 @@ def _conclude(source: JobSource, lease: Lease, process: Processor) -> tuple[Outc
     for event in events:
         count("deadreckon_events_total", event.status)
         _count(event.diagnostics or ())
-    return "done", name
+    return "done"
 
 
-def _dead(source: JobSource, lease: Lease, *diagnostics: Diagnostic, trace: str = "") -> tuple[Outcome, None]:
+def _dead(source: JobSource, lease: Lease, *diagnostics: Diagnostic, trace: str = "") -> Outcome:
     _log.warning("job %r failed: %s: %r", lease.job, diagnostics[0].code, diagnostics[0].message)
     source.dead(lease, diagnostics, trace)
     _count(diagnostics)
-    return "failed", None
+    return "failed"
 
 
-def _retry(source: JobSource, lease: Lease, reason: Diagnostic) -> tuple[Outcome, None]:
+def _retry(source: JobSource, lease: Lease, reason: Diagnostic) -> Outcome:
     if (obstacle := source.obstacle()) is not None:
         raise OSError(errno.ENOSPC, obstacle)
     _log.warning("job %r, attempt %d: %r", lease.job, lease.attempt, reason.message)
-    return source.retry(lease, reason), None
+    return source.retry(lease, reason)
 
 
 def _count(diagnostics: Iterable[Diagnostic]) -> None:

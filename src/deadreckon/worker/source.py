@@ -38,8 +38,8 @@ class JobSource(Protocol):
     def load(self, lease: Lease) -> Job:
         """Read what is to be done. Raises ReportError or OSError where the job can't be used, now or ever."""
 
-    def ack(self, lease: Lease, events: Iterable[Event], imported: Sequence[dict[str, Any]] = ()) -> str:
-        """Store the events, and what was imported, whole and end the job as done; return what it is called there."""
+    def ack(self, lease: Lease, events: Iterable[Event], imported: Sequence[dict[str, Any]] = ()) -> None:
+        """Store the events, and what was imported, whole and end the job as done."""
 
     def retry(self, lease: Lease, reason: Diagnostic) -> Outcome:
         """Give the job back for another attempt, or end it as failed when it has had them all."""

@@ -158,8 +158,8 @@ class Spool:
         """
         return read_job(f"{lease.path}/{_INPUT}", lease.job, f"{self._home}/{SCRATCH}")
 
-    def ack(self, lease: Lease, events: Iterable[Event], imported: Sequence[dict[str, Any]] = ()) -> str:
-        """Write event.jsonl whole and move the case to ``done/``; return its name there.
+    def ack(self, lease: Lease, events: Iterable[Event], imported: Sequence[dict[str, Any]] = ()) -> None:
+        """Write event.jsonl whole and move the case to ``done/``.
 
         Raises OSError, and LimitExceeded where it would be too large; the lease then stays as it is.
         """
@@ -167,7 +167,7 @@ class Spool:
         if imported:
             self._write(case, _IMPORTED, (msgspec.json.encode(each) + b"\n" for each in imported))
         self._write(case, EVENTS, (encode_event(event) + b"\n" for event in events))
-        return self._conclude(case, lease.job, "done")
+        self._conclude(case, lease.job, "done")
 
     def obstacle(self) -> str | None:
         """Say why results could not be stored now, None if they could."""
@@ -358,25 +358,24 @@ class Spool:
         remove(Path(part))
         raise LimitExceeded("worker.job_output_bytes", self.config.job_output_bytes, what=name)
 
-    def _conclude(self, case: str, job: str, state: Literal["done", "failed"]) -> str:
-        """Move a decided case where it belongs; return its name there."""
+    def _conclude(self, case: str, job: str, state: Literal["done", "failed"]) -> None:
+        """Move a decided case where it belongs."""
         if state == "done" and not self.config.keep_input:
             remove(Path(case, _INPUT))
         if "dir" in self._synced:
             sync(Path(case))
         directory = self._ended if state == "done" else self._root / "failed"
-        name = settle(case, directory, job)
+        settle(case, directory, job)
         if "dir" in self._synced:
             sync(directory)
-        return name
 
 
 STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """Errors of the disk that are no job's fault."""
 
 
-def settle(case: str, directory: Path, job: str) -> str:
-    """Move a case into a directory, never over another of the same name; return its name there. Raises OSError."""
+def settle(case: str, directory: Path, job: str) -> None:
+    """Move a case into a directory, never over another of the same name. Raises OSError."""
     name = job
     for tries in reversed(range(_NAMESAKE_TRIES)):
         try:
@@ -386,7 +385,6 @@ def settle(case: str, directory: Path, job: str) -> str:
             if not tries or e.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                 raise
             name = f"{job}.{secrets.token_hex(4)}"
-    return name
 
 
 def waiting_jobs(root: Path) -> Iterator[str]:

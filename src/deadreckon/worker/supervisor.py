@@ -29,7 +29,7 @@ from deadreckon import telemetry
 from deadreckon.config import Config
 from deadreckon.errors import SpoolError
 from deadreckon.model.event import Diagnostic
-from deadreckon.worker.child import EXIT_OUT_OF_MEMORY, EXIT_STORAGE, Said, Task, live, memory_limit
+from deadreckon.worker.child import EXIT_OUT_OF_MEMORY, EXIT_STORAGE, OUTCOMES, Counted, Task, live, memory_limit
 from deadreckon.worker.files import obstacle
 from deadreckon.worker.home import lease_of, renew
 from deadreckon.worker.processor import engine_processor
@@ -52,7 +52,6 @@ _PROBE_SECONDS = 1.0
 _RECLAIM_SECONDS = 5.0
 _RENEWALS = 5
 _MAX_FALSE_STARTS = 5
-_OUTCOMES: tuple[Outcome, ...] = ("done", "failed", "retried")
 
 _log = logging.getLogger("deadreckon.worker")
 
@@ -99,6 +98,7 @@ def run(
 class _Child:
     process: ForkServerProcess
     line: connection.Connection
+    tally: connection.Connection
     worker: str
     number: int
     concluded: int = 0
@@ -119,7 +119,7 @@ class _Supervisor:
         """Homes of children that ended, the reason, and what it counts; until they could be cleared."""
         self._found: Counter[Outcome] = Counter()
         self._false_starts = 0
-        self._decoder = msgspec.msgpack.Decoder(Said)
+        self._decoder = msgspec.msgpack.Decoder(Counted)
         self._probed = self._looked = self._renewed = float("-inf")
         self.stops = 0
 
@@ -152,7 +152,7 @@ class _Supervisor:
         finally:
             self.stops = max(self.stops, 2)
             self._end()
-        return Summary(*(self._found[outcome] for outcome in _OUTCOMES))
+        return Summary(*(self._found[outcome] for outcome in OUTCOMES))
 
     def _end(self) -> None:
         for child in self._children:
@@ -231,36 +231,36 @@ class _Supervisor:
         taken = {child.number for child in self._children}
         number = next(n for n in range(self._task.processes) if n not in taken)
         ours, theirs = self._context.Pipe()
+        tally, told = self._context.Pipe(duplex=False)
+        os.set_blocking(tally.fileno(), False)
         process = self._context.Process(
             target=live,
-            args=(self._task, worker, number, theirs),
+            args=(self._task, worker, number, theirs, told),
             name=f"deadreckon worker {worker}",
         )
         process.start()
         theirs.close()
-        self._children.append(_Child(process, ours, worker, number))
+        told.close()
+        self._children.append(_Child(process, ours, tally, worker, number))
 
     def _listen(self) -> None:
         """Wait for a child's word or end, and count what was said."""
-        lines = {child.line: child for child in self._children if not child.line.closed}
+        lines = [child.line for child in self._children if not child.line.closed]
         if not self._children:
             time.sleep(_TICK_SECONDS if self._watch.paused is not None else 0)
             return
-        ready = connection.wait([*lines, *(child.process.sentinel for child in self._children)], _TICK_SECONDS)
-        for line in ready:
-            if isinstance(line, connection.Connection):
-                self._hear(lines[line])
+        connection.wait([*lines, *(child.process.sentinel for child in self._children)], _TICK_SECONDS)
+        for child in self._children:
+            self._hear(child)
 
     def _hear(self, child: _Child) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while outcomes := os.read(child.tally.fileno(), 1 << 16):
+                child.concluded += len(outcomes)
+                self._count(Counter({OUTCOMES[code]: number for code, number in Counter(outcomes).items()}))
         try:
-            while child.line.poll():
-                said = self._decoder.decode(child.line.recv_bytes())
-                if said.counted:
-                    self._watch.totals.add(said.counted)
-                for outcome in _OUTCOMES:
-                    if said.outcome == outcome:
-                        self._count(Counter({outcome: 1}))
-                        child.concluded += 1
+            while not child.line.closed and child.line.poll():
+                self._watch.totals.add(self._decoder.decode(child.line.recv_bytes()))
         except (EOFError, OSError, msgspec.MsgspecError):
             child.line.close()
 
@@ -286,9 +286,9 @@ class _Supervisor:
 
     def _bury(self, child: _Child) -> str | None:
         """See to what a child that ended left behind; return why it ended, None if of its own will."""
-        if not child.line.closed:
-            self._hear(child)
-            child.line.close()
+        self._hear(child)
+        child.line.close()
+        child.tally.close()
         code, pid = child.process.exitcode, child.process.pid
         child.process.close()
         if code == 0 and not (self._task.jobdir / "active" / child.worker).exists():
