@@ -5,14 +5,17 @@ from __future__ import annotations
 import ctypes
 import io
 import json
+import tempfile
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deadreckon import Engine
+from deadreckon.config import Config
 from deadreckon.worker.processor import engine_processor
 
 if TYPE_CHECKING:
-    from deadreckon.config import Config
+    from pathlib import Path
+
     from deadreckon.model.event import Event
     from deadreckon.worker.description import Job
     from deadreckon.worker.runner import Processor
@@ -59,9 +62,10 @@ def payload(number: int) -> bytes:
 
 
 def dumps(corpus: Path) -> list[bytes]:
-    """Return the corpus' small minidumps."""
-    found = sorted(p for p in (corpus / "native").rglob("*.dmp") if p.stat().st_size < _MAX_DUMP)
-    return [data for p in found if (data := p.read_bytes())[:4] == b"MDMP"]
+    """Return the corpus' small minidumps, as far as they can be read."""
+    found = [p.read_bytes() for p in sorted((corpus / "native").rglob("*.dmp")) if p.stat().st_size < _MAX_DUMP]
+    with tempfile.TemporaryDirectory() as store, Engine(Config(store=store)) as engine:
+        return [data for data in found if engine.process(data).status in {"ok", "degraded"}]
 
 
 def zip_bomb() -> bytes:
