@@ -10,7 +10,8 @@ import pytest
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, decode_event
 from deadreckon.worker import jobs
-from deadreckon.worker.runner import engine_processor, work
+from deadreckon.worker.processor import engine_processor
+from deadreckon.worker.runner import work
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
 from synth.worker import drain, event_of, names, reason
@@ -130,7 +131,7 @@ class TestEngine:
     def put(self, jobdir: Path, name: str, variant: Path, **told: object) -> str:
         """Put in a job of this name with a real minidump."""
         job = submit(jobdir, [variant / "dumps" / "inlines.dmp"], **told)  # type: ignore[arg-type]
-        (jobdir / "new" / job).rename(jobdir / "new" / name)
+        next(jobdir.glob(f"new/*/{job}")).rename(jobdir / "new" / name)
         return name
 
     def functions(self, event: Event) -> set[str]:

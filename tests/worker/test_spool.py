@@ -21,7 +21,7 @@ from deadreckon.model.event import Diagnostic
 from deadreckon.worker import jobs
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
-from synth.worker import claim, drain, drop, event_of, names, obey, reason, settle
+from synth.worker import claim, drain, drop, event_of, held, names, obey, reason, settle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ class TestReclaim:
             lease = claim(dead)
             assert lease.attempt == attempt
             (lease.path / ".part").write_bytes(b"half a res")
-            os.close(dead._lock)
+            os.close(held(dead).descriptor)
             assert Spool(jobdir).reclaim(reason=REASON) == {"retried" if attempt < 3 else "failed": 1}
         assert reason(jobdir, job) == "internal: because"
         assert names(jobdir / "failed" / job) == ["diagnostics.json", "input"]
@@ -154,7 +154,7 @@ class TestReclaim:
         job = submit(jobdir, [("crash", b"fine")])
         dead = Spool(jobdir)
         (claim(dead).path / name).write_bytes(b"decided")
-        os.close(dead._lock)
+        os.close(held(dead).descriptor)
         assert Spool(jobdir).reclaim() == {state: 1}
         assert (jobdir / state / job / name).read_bytes() == b"decided"
 

@@ -18,6 +18,7 @@ from deadreckon.model.ids import normalize_code_id
 from deadreckon.objects import breakpad, elf, proguard, sniff
 from deadreckon.symbols import layouts
 from deadreckon.symbols.store import ModuleTables, SymbolStore
+from deadreckon.telemetry import count, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -254,6 +255,7 @@ def resolve(module: Module, paths: Sequence[SymbolPath | RemoteSource], store: S
     return resolve_all([module], paths, store)[0]
 
 
+@staged("resolve")
 def resolve_all(
     modules: Sequence[Module], paths: Sequence[SymbolPath | RemoteSource], store: SymbolStore
 ) -> list[Resolution]:
@@ -272,7 +274,10 @@ def resolve_all(
 
         for search, answer in zip(lacking, fetch(remote, [s.module for s in lacking]), strict=True):
             search.fetched(answer)
-    return [search.resolution() for search in searches]
+    resolutions = [search.resolution() for search in searches]
+    for each in resolutions:
+        count("deadreckon_modules_total", each.state)
+    return resolutions
 
 
 @dataclass(slots=True)
