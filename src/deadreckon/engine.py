@@ -350,7 +350,7 @@ class Engine:
                 Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=problem)
                 for problem in (found.problems if state in {"found", "malformed"} else ())
             )
-            if state == "found" and module.relative and module.debug_id is None and module.code_id is None:
+            if state == "found" and module.debug_id is None and module.code_id is None:
                 message = f"{module.code_file}: the report has no id of it; its symbols were taken by its name"
                 raw.diagnostics.append(
                     Diagnostic(code="symbols_by_name", severity="info", stage="symbols", message=message)
