@@ -86,7 +86,7 @@ class _Group:
         self.callers: list[tuple[_Group, int] | None] = []
         """Where the frame below is, if that can have a map, too."""
         self.why: list[tuple[str, str] | None] = []
-        self.places: list[tuple[int, int, int] | None] = []
+        self.places: list[list[int] | None] = []
         """Source, line, column."""
         self.names: list[int] = []
         """The index of the map's name at each position."""
@@ -239,7 +239,7 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
             found.place[at] = place
             group.names[at] = -1
     places = found.place[:, :3].tolist()
-    group.places = [tuple(place) if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
+    group.places = [place if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
     chosen = np.flatnonzero(mapped)
     _name_by_map(group, table, chosen.tolist(), found.place)
     if is_text:
@@ -270,7 +270,7 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
         for at in chosen:
             here = group.places[at]
             assert here is not None
-            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), here)
+            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), (here[0], here[1], here[2]))
             if frames:
                 group.functions[at], group.by[at] = frames[0].name, "scopes"
                 if len(frames) > 1:
@@ -372,7 +372,7 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
             frame.details = {k: v for k, v in details.items() if k != "column_is_0based"} or None
         frame.origin = origin
         frame.raw_function = reported
-        _place(frame, bundle, table, function, *place, around)
+        _place(frame, bundle, table, function, place[0], place[1], place[2], around)
         if column < 0:
             frame.colno = None
 
