@@ -181,7 +181,8 @@ class Bundle:
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
-        known = self._sources.get(index) if table is self.table else None
+        mine = table is self.found.table
+        known = self._sources.get(index) if mine else None
         if known is not None:
             return known
         path = sourcemap.source_path(table, index)
@@ -193,7 +194,7 @@ class Bundle:
             jspaths.joined(self.url, path) if path else None,
             in_app=not ignored and jspaths.in_app(path) and jspaths.in_app(filename),
         )
-        if table is self.table:
+        if mine:
             self._sources[index] = source
         return source
 
@@ -204,7 +205,7 @@ class Bundle:
 
         Frames of one line may share the lists.
         """
-        mine = table is self.table
+        mine = table is self.found.table
         known = self._contexts.get((source, line))
         if known is not None and mine:
             return known

@@ -83,8 +83,8 @@ class _Group:
         self.lines: list[int] = []
         self.columns: list[int] = []
         """-1 where there is none."""
-        self.callers: list[tuple[_Group, int] | None] = []
-        """Where the frame below is, if that can have a map, too."""
+        self.callers: dict[int, tuple[_Group, int]] = {}
+        """Where the frame below is, of those where that can have a map, too."""
         self.why: list[tuple[str, str] | None] = []
         self.places: list[list[int] | None] = []
         """Source, line, column."""
@@ -135,9 +135,12 @@ class JavaScript:
         for stack in stacks:
             before: tuple[_Group, int] | None = None
             for at, frame in enumerate(stack):
+                line = frame.lineno
                 group = plain.get((frame.abs_path, frame.debug_id)) if frame.details is None else None
-                if group is not None and frame.lineno is not None:
-                    line, column = frame.lineno - 1, -1 if frame.colno is None else max(0, frame.colno - 1)
+                if group is not None and line is not None:
+                    column = frame.colno
+                    line -= 1
+                    column = -1 if column is None else column - 1 if column > 0 else 0
                 elif is_mappable(frame):
                     group, line, column = self._locate(frame, groups)
                     if frame.details is None:
@@ -145,17 +148,21 @@ class JavaScript:
                 else:
                     before = None
                     continue
-                if id(frame) in seen:
+                key = id(frame)
+                if key in seen:
                     frame = stack[at] = msgspec.structs.replace(frame)  # noqa: PLW2901  (each is changed on its own)
-                seen.add(id(frame))
+                    key = id(frame)
+                seen.add(key)
+                here = group, len(group.frames)
                 if before is not None:
-                    before[0].callers[before[1]] = group, len(group.frames)
-                before = group, len(group.frames)
+                    before[0].callers[before[1]] = here
+                before = here
                 group.frames.append(frame)
                 group.lines.append(line)
                 group.columns.append(column)
-                group.callers.append(None)
-                group.why.append(_NO_MODULE if group.table is None and group.bundle.table is not None else None)
+        for group in groups.values():
+            unknown = _NO_MODULE if group.table is None and group.bundle.table is not None else None
+            group.why = [unknown] * len(group.frames)
         return list(groups.values())
 
     def _bundle(self, wanted: Wanted) -> Bundle:
@@ -315,14 +322,10 @@ def _name_by_calls(groups: Sequence[_Group]) -> None:
     """Name functions that have no name of their own by what is called in the frame below."""
     asked: dict[int, tuple[_Group, list[tuple[_Group, int, int]]]] = {}
     for group in groups:
-        for at, (caller, place) in enumerate(zip(group.callers, group.places, strict=False)):
-            if (
-                caller is not None
-                and place is not None
-                and group.functions[at] in _USELESS
-                and group.by[at] != "engine"
-                and _tells_call(*caller)
-            ):
+        nameless = [at for at, name in enumerate(group.functions) if name in _USELESS and group.by[at] != "engine"]
+        for at in nameless:
+            caller = group.callers.get(at)
+            if caller is not None and group.places[at] is not None and _tells_call(*caller):
                 asked.setdefault(id(caller[0]), (caller[0], []))[1].append((group, at, caller[1]))
     for called_in, wanted in asked.values():
         lines, columns, names = (
@@ -372,21 +375,15 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
             frame.details = {k: v for k, v in details.items() if k != "column_is_0based"} or None
         frame.origin = origin
         frame.raw_function = reported
-        _place(frame, bundle, table, function, place[0], place[1], place[2], around)
+        _place(frame, bundle, table, function, place, around)
         if column < 0:
             frame.colno = None
 
 
 def _place(
-    frame: Frame,
-    bundle: Bundle,
-    table: SourceMapTable,
-    function: str | None,
-    index: int,
-    line: int,
-    column: int,
-    around: int,
+    frame: Frame, bundle: Bundle, table: SourceMapTable, function: str | None, place: Sequence[int], around: int
 ) -> None:
+    index, line, column = place[0], place[1], place[2]
     source = bundle.source(table, index)
     frame.status = "symbolicated" if function or source.path else "missing_symbol"
     frame.function = function or None
@@ -408,7 +405,7 @@ def _expanded(frame: Frame, inlined: tuple[_Group, int] | None, around: int) -> 
         for outer in group.inlined[at]:
             frames.append(msgspec.structs.replace(frame))
             place = outer.source, outer.line, outer.column
-            _place(frames[-1], group.bundle, group.table, outer.name, *place, around)
+            _place(frames[-1], group.bundle, group.table, outer.name, place, around)
         for inner in frames[:-1]:
             inner.inline = True
     return frames
