@@ -13,6 +13,7 @@ Four questions, of each map and its script, answers compared first:
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shutil
 import sys
@@ -167,7 +168,11 @@ class Run:
         for what in QUESTIONS:
             self.waiting = [self.frames(MANY) for _ in range(rounds if what == "warm" else 0)]
             pair = {"deadreckon": getattr(self, what), "symbolic": getattr(self, f"{what}_symbolic")}
+            # As timeit does: Python's collector would go through all that waits here again and again, for both.
+            gc.collect()
+            gc.disable()
             costs = in_turns(pair, rounds)
+            gc.enable()
             times = {name: [cost.cpu for cost in of] for name, of in costs.items()}
             times_ms = {name: round(min(of) * 1e3, 2) for name, of in times.items()}
             ratio = ratios(times["deadreckon"], times["symbolic"])

@@ -82,8 +82,8 @@ def kernel(
     """Compile a function with the one set of flags; ``signature`` fixes an entry point's types ahead of the first call.
 
     Helpers give no signature: they are compiled into their callers (``inline`` asks LLVM to copy them in).
-    ``allocates``: the function makes or returns arrays. All others do without numba's counting of references to arrays, which
-    takes two atomic operations for an array handed to a helper; in the scanner of scopes that was half of all time.
+    ``allocates``: the function makes or returns arrays. All others do without numba's counting of references to
+    arrays: two atomic operations for each one handed to a helper, half of all time in the scanner of scopes.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

@@ -19,7 +19,6 @@ from deadreckon.kernels import _scoping as kernel
 from deadreckon.kernels import positions
 from deadreckon.kernels.nesting import flatten
 from deadreckon.kernels.scopes import scan
-from deadreckon.objects.jstext import ScriptText
 from deadreckon.objects.sourcemap.lines import source_lines
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ _MOST_CHARACTERS = 200
 """Of one part: strings can be keys."""
 _ASSIGNS = re.compile(rb"[ \t]*[=:]\s*")
 _MOST_BETWEEN = 256
-_ENDS = frozenset(b"})],;")
 _PREFIXES = {kernel.FLAG_NEW: "new ", kernel.FLAG_GET: "get ", kernel.FLAG_SET: "set "}
 
 
@@ -76,7 +74,6 @@ class FunctionScopes:
     parts: NDArray[np.int32]
     text: NDArray[np.uint8]
     _own: set[int] | None = None
-    _positions: ScriptText | None = None
 
     def around(self, lines: ArrayLike, columns: ArrayLike) -> NDArray[np.int32]:
         """Return the innermost function around each position, -1 for none."""
@@ -98,13 +95,6 @@ class FunctionScopes:
         if table is not None:
             self._by_closing_brace([s for s in wanted if chains[s] and not named[s].translated], named, table)
         return {s: name if name.text else None for s, name in named.items()}
-
-    def ends_at(self, line: int, column: int) -> bool:
-        """Tell whether nothing, white space, or what ends or parts expressions is at a position: no call is there."""
-        if self._positions is None:
-            self._positions = ScriptText(self.text)
-        (at,) = self._positions.offsets(np.array([line]), np.array([column])).tolist()
-        return not 0 <= at < len(self.text) or bool(self.text[at] <= ord(" ")) or int(self.text[at]) in _ENDS
 
     def names_itself(self, scope: int) -> bool:
         """Tell whether a function has the name that engines give it: its own, or that of what it is assigned to.

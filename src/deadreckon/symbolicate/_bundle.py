@@ -38,8 +38,10 @@ _CUT = "{snip}"
 _PLAIN = (".js", ".mjs", ".cjs")
 _OTHER_SYNTAX = re.compile("</[A-Za-z>]|/>|@flow")
 """JSX, or types."""
-_MOST_SOURCE, _MOST_SOURCES = 1 << 20, 64
-"""Bytes of a source whose functions are looked for, and how many sources' are kept."""
+_ENDS = np.frombuffer(b"})],;", np.uint8)
+"""What ends or parts expressions."""
+_MOST_SOURCE, _MOST_SCANNED = 1 << 20, 16 << 20
+"""Bytes of a source whose functions are looked for, and of all whose functions are kept."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,8 @@ class Bundle:
         self._decoded = 0
         self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
         self._names: dict[int, Name | None] = {}
-        self._source_functions: dict[int, FunctionScopes | None] = {}
+        self._source_functions: dict[int, SourceFunctions | None] = {}
+        self._scanned = 0
         self._segments: dict[int, SourceMapTable | None] = {}
 
     @property
@@ -141,7 +144,7 @@ class Bundle:
         A minifier drops the names of function expressions and turns one function into several; what is written in the
         source stays. Only plain JavaScript is read: types and tags look like other things to the scanner. ``found`` is
         what the map has of the positions. A segment further left may be of another function, and one for a statement,
-        which has the blanks before it, for what is around its functions: then nothing is said.
+        which has the blanks before it, of what is around its functions: then nothing is said.
         """
         table = self.table
         assert table is not None
@@ -149,36 +152,37 @@ class Bundle:
         answered = found.segment >= 0
         at = table.column[np.where(answered, found.segment, 0)]
         known = answered & (around >= 0) & (at == columns)
-        names: list[str | None] = []
-        for ok, (source, line, column, _) in zip(known.tolist(), found.place.tolist(), strict=True):
-            functions = self._functions(source) if ok else None
-            name = None
-            if functions is not None and not functions.ends_at(line, column):
-                (scope,) = functions.around([line], [column]).tolist()
-                if scope >= 0 and functions.names_itself(scope):
-                    named = functions.names([scope], None)[scope]
-                    name = named.text if named is not None else None
-            names.append(name)
+        names: list[str | None] = [None] * len(lines)
+        places = found.place
+        for source in np.unique(places[known, 0]).tolist():
+            mine = np.flatnonzero(known & (places[:, 0] == source))
+            functions = self._functions(source)
+            if functions is not None:
+                said = functions.names_at(places[mine, 1].astype(np.int64), places[mine, 2].astype(np.int64))
+                for i, name in zip(mine.tolist(), said, strict=True):
+                    names[i] = name
         return names
 
-    def _functions(self, source: int) -> FunctionScopes | None:
+    def _functions(self, source: int) -> SourceFunctions | None:
         if source not in self._source_functions:
-            from deadreckon.objects.jsscopes import read_scopes  # noqa: PLC0415  (compiles or loads a large kernel)
-
             assert self.table is not None
             start, end = self.table.contents[source].tolist() if source < len(self.table.contents) else (0, 0)
             path = (self.source(self.table, source).path or "").partition("?")[0]
-            plain = path.endswith(_PLAIN) and 0 < end - start <= _MOST_SOURCE
-            text = json_text(self.table.text[start:end].tobytes()) if plain else None
-            if len(self._source_functions) >= _MOST_SOURCES:
-                self._source_functions.clear()
-            known = text is not None and not _OTHER_SYNTAX.search(text)
-            self._source_functions[source] = read_scopes((text or "").encode()) if known else None
+            known = path.endswith(_PLAIN) and 0 < end - start <= _MOST_SOURCE
+            text = json_text(self.table.text[start:end].tobytes()) if known else None
+            if text is not None:
+                self._scanned += end - start
+                if self._scanned > _MOST_SCANNED:
+                    self._source_functions.clear()
+                    self._scanned = end - start
+            plain = text is not None and not _OTHER_SYNTAX.search(text)
+            self._source_functions[source] = SourceFunctions((text or "").encode()) if plain else None
         return self._source_functions[source]
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
-        known = self._sources.get(index) if table is self.table else None
+        mine = table is self.found.table
+        known = self._sources.get(index) if mine else None
         if known is not None:
             return known
         path = sourcemap.source_path(table, index)
@@ -190,7 +194,7 @@ class Bundle:
             jspaths.joined(self.url, path) if path else None,
             in_app=not ignored and jspaths.in_app(path) and jspaths.in_app(filename),
         )
-        if table is self.table:
+        if mine:
             self._sources[index] = source
         return source
 
@@ -201,7 +205,7 @@ class Bundle:
 
         Frames of one line may share the lists.
         """
-        mine = table is self.table
+        mine = table is self.found.table
         known = self._contexts.get((source, line))
         if known is not None and mine:
             return known
@@ -243,13 +247,41 @@ class Bundle:
         return lines, [_cut(text, 0) for text in lines], first
 
 
+class SourceFunctions:
+    """The functions of an original source in plain JavaScript."""
+
+    def __init__(self, text: bytes) -> None:
+        from deadreckon.objects.jsscopes import read_scopes  # noqa: PLC0415  (compiles or loads a large kernel)
+
+        self._scopes = read_scopes(text)
+        self._text = ScriptText(self._scopes.text)
+        self._names: dict[int, str | None] = {-1: None}
+
+    def names_at(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[str | None]:
+        """Return the functions' names around positions, None where it has none of its own or no call can be."""
+        text = self._text.text
+        places = self._text.offsets(lines, columns)
+        inside = (places >= 0) & (places < len(text))
+        there = text[np.where(inside, places, 0)] if len(text) else np.zeros(len(places), np.uint8)
+        calls = inside & (there > ord(" ")) & ~np.isin(there, _ENDS)
+        found = np.where(calls, self._scopes.around(lines, columns), -1).tolist()
+        for scope in {scope for scope in found if scope not in self._names}:
+            name = self._scopes.names([scope], None)[scope] if self._scopes.names_itself(scope) else None
+            self._names[scope] = name.text if name is not None else None
+        return [self._names[scope] for scope in found]
+
+
 def _all_lines(content: bytes) -> tuple[list[str], list[str]]:
     """Return all lines of a source, a JSON string, as they are and as they are shown beside another one."""
     text = json_text(content)
     if text is None:
         return [], []
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
     lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
-    return lines, lines if len(max(lines, key=len)) <= _LONG else [_cut(line, 0) for line in lines]
+    if len(max(lines, key=len)) <= _LONG:
+        return lines, lines
+    return lines, [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
 
 
 def _cut(line: str, column: int) -> str:

@@ -86,10 +86,10 @@ class _Group:
         self.lines: list[int] = []
         self.columns: list[int] = []
         """-1 where there is none."""
-        self.callers: list[tuple[_Group, int] | None] = []
-        """Where the frame below is, if that can have a map, too."""
+        self.callers: dict[int, tuple[_Group, int]] = {}
+        """Where the frame below is, of those where that can have a map, too."""
         self.why: list[tuple[str, str] | None] = []
-        self.places: list[tuple[int, int, int] | None] = []
+        self.places: list[list[int] | None] = []
         """Source, line, column."""
         self.names: list[int] = []
         """The index of the map's name at each position."""
@@ -138,9 +138,12 @@ class JavaScript:
         for stack in stacks:
             before: tuple[_Group, int] | None = None
             for at, frame in enumerate(stack):
+                line = frame.lineno
                 group = plain.get((frame.abs_path, frame.debug_id)) if frame.details is None else None
-                if group is not None and frame.lineno is not None:
-                    line, column = frame.lineno - 1, -1 if frame.colno is None else max(0, frame.colno - 1)
+                if group is not None and line is not None:
+                    column = frame.colno
+                    line -= 1
+                    column = -1 if column is None else column - 1 if column > 0 else 0
                 elif is_mappable(frame):
                     group, line, column = self._locate(frame, groups)
                     if frame.details is None:
@@ -148,17 +151,21 @@ class JavaScript:
                 else:
                     before = None
                     continue
-                if id(frame) in seen:
+                key = id(frame)
+                if key in seen:
                     frame = stack[at] = msgspec.structs.replace(frame)  # noqa: PLW2901  (each is changed on its own)
-                seen.add(id(frame))
+                    key = id(frame)
+                seen.add(key)
+                here = group, len(group.frames)
                 if before is not None:
-                    before[0].callers[before[1]] = group, len(group.frames)
-                before = group, len(group.frames)
+                    before[0].callers[before[1]] = here
+                before = here
                 group.frames.append(frame)
                 group.lines.append(line)
                 group.columns.append(column)
-                group.callers.append(None)
-                group.why.append(_NO_MODULE if group.table is None and group.bundle.table is not None else None)
+        for group in groups.values():
+            unknown = _NO_MODULE if group.table is None and group.bundle.table is not None else None
+            group.why = [unknown] * len(group.frames)
         return list(groups.values())
 
     def _bundle(self, wanted: Wanted) -> Bundle:
@@ -242,7 +249,7 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
             found.place[at] = place
             group.names[at] = -1
     places = found.place[:, :3].tolist()
-    group.places = [tuple(place) if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
+    group.places = [place if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
     chosen = np.flatnonzero(mapped)
     _name_by_map(group, table, chosen.tolist(), found.place)
     if is_text:
@@ -273,7 +280,7 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
         for at in chosen:
             here = group.places[at]
             assert here is not None
-            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), here)
+            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), (here[0], here[1], here[2]))
             if frames:
                 group.functions[at], group.by[at] = frames[0].name, "scopes"
                 if len(frames) > 1:
@@ -318,14 +325,10 @@ def _name_by_calls(groups: Sequence[_Group]) -> None:
     """Name functions that have no name of their own by what is called in the frame below."""
     asked: dict[int, tuple[_Group, list[tuple[_Group, int, int]]]] = {}
     for group in groups:
-        for at, (caller, place) in enumerate(zip(group.callers, group.places, strict=False)):
-            if (
-                caller is not None
-                and place is not None
-                and group.functions[at] in _USELESS
-                and group.by[at] != "engine"
-                and _tells_call(*caller)
-            ):
+        nameless = [at for at, name in enumerate(group.functions) if name in _USELESS and group.by[at] != "engine"]
+        for at in nameless:
+            caller = group.callers.get(at)
+            if caller is not None and group.places[at] is not None and _tells_call(*caller):
                 asked.setdefault(id(caller[0]), (caller[0], []))[1].append((group, at, caller[1]))
     for called_in, wanted in asked.values():
         lines, columns, names = (
@@ -375,21 +378,15 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
             frame.details = {k: v for k, v in details.items() if k != "column_is_0based"} or None
         frame.origin = origin
         frame.raw_function = reported
-        _place(frame, bundle, table, function, *place, around)
+        _place(frame, bundle, table, function, place, around)
         if column < 0:
             frame.colno = None
 
 
 def _place(
-    frame: Frame,
-    bundle: Bundle,
-    table: SourceMapTable,
-    function: str | None,
-    index: int,
-    line: int,
-    column: int,
-    around: int,
+    frame: Frame, bundle: Bundle, table: SourceMapTable, function: str | None, place: Sequence[int], around: int
 ) -> None:
+    index, line, column = place[0], place[1], place[2]
     source = bundle.source(table, index)
     frame.status = "symbolicated" if function or source.path else "missing_symbol"
     frame.function = function or None
@@ -411,7 +408,7 @@ def _expanded(frame: Frame, inlined: tuple[_Group, int] | None, around: int) -> 
         for outer in group.inlined[at]:
             frames.append(msgspec.structs.replace(frame))
             place = outer.source, outer.line, outer.column
-            _place(frames[-1], group.bundle, group.table, outer.name, *place, around)
+            _place(frames[-1], group.bundle, group.table, outer.name, place, around)
         for inner in frames[:-1]:
             inner.inline = True
     return frames
