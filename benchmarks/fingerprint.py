@@ -92,6 +92,9 @@ class Work:
     tests: list[tuple[int, ...]]
     classes: NDArray[np.uint32]
     states: NDArray[np.uint16]
+    found: NDArray[np.uint64]
+    sketched: NDArray[np.uint32]
+    """Room for answers, which every round uses again."""
 
     @classmethod
     def make(cls, stacks: int) -> Work:
@@ -102,7 +105,7 @@ class Work:
             words = rng.choices(_WORDS, k=5)
             system = rng.random()
             head = "std::" if system < 0.15 else f"{words[0]}::"
-            names.append(f"{head}{words[1]}_{words[2]}<{words[3]}>::{words[4]}_{len(names)}(unsigned int, {words[0]} const&)")
+            names.append(f"{head}{words[1]}_{words[2]}<{words[3]}>::{words[4]}_{len(names)}(unsigned int, {words[0]}::state const&)")
             packages.append("/usr/lib/libplatform.so" if system > 0.8 else "/opt/app/bin/server")
         numbers = np.random.default_rng(2)
         table = numbers.integers(6, SYMBOLS, (stacks, FRAMES)).astype(np.uint32)
@@ -124,6 +127,8 @@ class Work:
             tests,
             np.array([passes.class_of(t) for t in tests], np.uint32),
             np.full(len(symbols), YES << APP_SHIFT, np.uint16),
+            np.empty((stacks, 2), np.uint64),
+            np.empty((stacks, tokens.SKETCH), np.uint32),
         )
 
     def __len__(self) -> int:
@@ -139,7 +144,7 @@ class Work:
 
     def fingerprints(self) -> NDArray[np.uint64]:
         """Return all fingerprints."""
-        return tokens.fingerprints(self.offsets, self.symbols, self.marks, self.digests, self.heads)
+        return tokens.fingerprints(self.offsets, self.symbols, self.marks, self.digests, self.heads, out=self.found)
 
     def rule_pass(self) -> NDArray[np.uint16]:
         """Run the default rules over all stacks."""
@@ -150,7 +155,7 @@ class Work:
 
     def sketches(self) -> NDArray[np.uint32]:
         """Return all sketches."""
-        return tokens.sketches(self.offsets, self.symbols, self.marks, self.digests)
+        return tokens.sketches(self.offsets, self.symbols, self.marks, self.digests, out=self.sketched)
 
     def check(self) -> list[str]:
         """Compare the first stacks with the plain definitions."""
@@ -225,10 +230,9 @@ def c_loop(work: Work) -> Callable[[], NDArray[np.uint64]] | None:
         subprocess.run([compiler, *flags, "-o", str(library), str(source)], check=True, capture_output=True)
         call = ctypes.CDLL(str(library)).fingerprints
     weights = tokens._weights(FRAMES + 2)  # noqa: SLF001  (the same numbers on both sides)
-    kept = np.empty(FRAMES + 1, np.uint32)
+    kept, out = np.empty(FRAMES + 1, np.uint32), np.empty((len(work), 2), np.uint64)
 
     def run() -> NDArray[np.uint64]:
-        out = np.empty((len(work), 2), np.uint64)
         columns = (work.offsets, work.symbols, work.marks, work.digests, work.heads)
         pointers = [ctypes.c_void_p(c.ctypes.data) for c in columns]
         numbers = (ctypes.c_int64(len(work)), ctypes.c_uint8(0), ctypes.c_uint8(0), ctypes.c_int64(1 << 40))
@@ -246,20 +250,20 @@ def hashers(work: Work) -> dict[str, tuple[int, Callable[[], object]]]:
     Hashes of names begin where ours begins, with a table of names by number: joining them is part of it.
     """
     names = work.names
-    stacks = [work.stack(number) for number in range(5000)]
+    stacks = [work.stack(number) for number in range(min(20_000, len(work)))]
 
     def joined(stack: list[int]) -> bytes:
         return "\n".join([names[symbol] for symbol in stack]).encode()
 
     found: dict[str, tuple[int, Callable[[], object]]] = {
-        "md5": (5000, lambda: [hashlib.md5(joined(stack)).digest() for stack in stacks])  # noqa: S324
+        "md5": (len(stacks), lambda: [hashlib.md5(joined(stack)).digest() for stack in stacks])  # noqa: S324
     }
     try:
         import xxhash
     except ImportError:
         pass
     else:
-        found["xxh3"] = 5000, lambda: [xxhash.xxh3_128_digest(joined(stack)) for stack in stacks]
+        found["xxh3"] = len(stacks), lambda: [xxhash.xxh3_128_digest(joined(stack)) for stack in stacks]
     try:
         from siggen.generator import SignatureGenerator
     except ImportError:
