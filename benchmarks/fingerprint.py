@@ -73,7 +73,9 @@ def main() -> int:
 
 # --- The stacks -------------------------------------------------------------------------------------------------------
 
-_WORDS = "engine layout parser render buffer cache socket session widget index matrix vector codec stream loader".split()
+_WORDS = (
+    "engine layout parser render buffer cache socket session widget index matrix vector codec stream loader".split()
+)
 _ENDS = ["raise", "abort", "__GI_raise"]
 _STARTS = ["__libc_start_call_main", "__libc_start_main_impl", "_start"]
 
@@ -99,13 +101,16 @@ class Work:
     @classmethod
     def make(cls, stacks: int) -> Work:
         """Make stacks that begin in an end of a program now and then, and end where all programs start."""
-        rng = random.Random(1)
+        rng = random.Random(1)  # noqa: S311
         names, packages = list(_ENDS + _STARTS), ["/lib/libc.so.6"] * 6
         while len(names) < SYMBOLS:
             words = rng.choices(_WORDS, k=5)
             system = rng.random()
             head = "std::" if system < 0.15 else f"{words[0]}::"
-            names.append(f"{head}{words[1]}_{words[2]}<{words[3]}>::{words[4]}_{len(names)}(unsigned int, {words[0]}::state const&)")
+            names.append(
+                f"{head}{words[1]}_{words[2]}<{words[3]}>::{words[4]}_{len(names)}"
+                f"(unsigned int, {words[0]}::state const&)"
+            )
             packages.append("/usr/lib/libplatform.so" if system > 0.8 else "/opt/app/bin/server")
         numbers = np.random.default_rng(2)
         table = numbers.integers(6, SYMBOLS, (stacks, FRAMES)).astype(np.uint32)
@@ -136,7 +141,8 @@ class Work:
 
     def stack(self, number: int) -> list[int]:
         """Return the symbols of a stack."""
-        return self.symbols[self.offsets[number] : self.offsets[number + 1]].tolist()
+        listed: list[int] = self.symbols[self.offsets[number] : self.offsets[number + 1]].tolist()
+        return listed
 
     def texts(self, count: int) -> list[list[str]]:
         """Return the names of the first stacks."""
@@ -259,26 +265,30 @@ def hashers(work: Work) -> dict[str, tuple[int, Callable[[], object]]]:
         "md5": (len(stacks), lambda: [hashlib.md5(joined(stack)).digest() for stack in stacks])  # noqa: S324
     }
     try:
-        import xxhash
+        import xxhash  # type: ignore[import-not-found]
     except ImportError:
         pass
     else:
         found["xxh3"] = len(stacks), lambda: [xxhash.xxh3_128_digest(joined(stack)) for stack in stacks]
     try:
-        from siggen.generator import SignatureGenerator
+        from siggen.generator import SignatureGenerator  # type: ignore[import-not-found]
     except ImportError:
         pass
     else:
         generate = SignatureGenerator().generate
         crashes: list[dict[str, Any]] = [
-            {"os": "Linux", "crashing_thread": 0, "threads": [{"frames": [{"frame": i, "function": n, "module": "server"} for i, n in enumerate(names)]}]}
+            {
+                "os": "Linux",
+                "crashing_thread": 0,
+                "threads": [{"frames": [{"frame": i, "function": n, "module": "server"} for i, n in enumerate(names)]}],
+            }
             for names in work.texts(60)
         ]
         if not all(generate(crash).signature for crash in crashes):
             raise SystemExit("siggen gives no signature")
         found["siggen"] = 60, lambda: [generate(crash) for crash in crashes]
     try:
-        from datasketch import MinHash
+        from datasketch import MinHash  # type: ignore[import-not-found]
     except ImportError:
         pass
     else:
@@ -316,15 +326,27 @@ def measure(work: Work) -> Result:
                 best = min(best, time.process_time() - start)
             costs[name].append(best / amounts[name])
     nanoseconds = {name: min(values) * 1e9 for name, values in costs.items()}
-    wanted = {"md5": ("md5 of the names, joined", 40), "xxh3": ("XXH3-128 of the names, joined", 25), "siggen": ("siggen", 5000)}
+    wanted = {
+        "md5": ("md5 of the names, joined", 40),
+        "xxh3": ("XXH3-128 of the names, joined", 25),
+        "siggen": ("siggen", 5000),
+    }
     answers = [
-        _result.answer(f"fingerprint beside {what}", costs["fingerprint"], costs[name], wanted=least, headline=name == "xxh3")
+        _result.answer(
+            f"fingerprint beside {what}", costs["fingerprint"], costs[name], wanted=least, headline=name == "xxh3"
+        )
         for name, (what, least) in wanted.items()
         if name in costs
     ]
     if loop:
         answers.append(
-            _result.answer("fingerprint beside the same loop in C", costs["fingerprint"], costs["c"], unit="of its rate", wanted=0.7)
+            _result.answer(
+                "fingerprint beside the same loop in C",
+                costs["fingerprint"],
+                costs["c"],
+                unit="of its rate",
+                wanted=0.7,
+            )
         )
     if "datasketch" in costs:
         what = "MinHash of 64 beside datasketch's"

@@ -113,7 +113,13 @@ def counted(told: Event) -> list[str]:
 def test_what_runs_after_an_exception_was_thrown_does_not_count() -> None:
     names = ("abort", "app::on_terminate", "std::terminate", "__cxa_throw", "app::parse", "main")
     assert counted(event(*map(frame, names))) == ["app::parse", "main"]
-    panics = ("app::hook", "rust_begin_unwind", "core::panicking::panic_fmt", "core::option::unwrap_failed", "app::main")
+    panics = (
+        "app::hook",
+        "rust_begin_unwind",
+        "core::panicking::panic_fmt",
+        "core::option::unwrap_failed",
+        "app::main",
+    )
     assert counted(event(*map(frame, panics))) == ["app::main"]
     go = ("main.report", "runtime.gopanic", "runtime.panicIndex", "main.index", "main.main", "runtime.main")
     frames = [Frame(status="symbolicated", function=name, in_app=True) for name in go]

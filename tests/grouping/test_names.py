@@ -1,5 +1,6 @@
 """Normal forms of names, language by language; each line is one that was seen in a crash or is the form of one."""
 
+# ruff: noqa: E501  (a name and its normal form stand side by side)
 from __future__ import annotations
 
 import pytest

@@ -116,11 +116,13 @@ def test_an_empty_index_and_an_empty_stack() -> None:
 
 def event(identity: str, *names: str, kind: str = "SIGSEGV", line: int | None = 3) -> Event:
     frames = [
-        Frame(status="symbolicated", function=n, package="/opt/app", in_app=True, filename="a.cpp", lineno=line) for n in names
+        Frame(status="symbolicated", function=n, package="/opt/app", in_app=True, filename="a.cpp", lineno=line)
+        for n in names
     ]
     return Event(
-        schema="", event_id=identity, status="ok", source=Source(format="x"), platform="native", title=f"{kind} in {names[0]}",
-        exceptions=[ExceptionInfo(type=kind)], threads=[Thread(crashed=True, frames=frames)],
+        schema="", event_id=identity, status="ok", source=Source(format="x"), platform="native",
+        title=f"{kind} in {names[0]}", exceptions=[ExceptionInfo(type=kind)],
+        threads=[Thread(crashed=True, frames=frames)],
     )  # fmt: skip
 
 
@@ -159,7 +161,7 @@ def adjusted_rand_index(one: Sequence[int], other: Sequence[int]) -> float:
 
 
 @pytest.mark.corpus
-def test_casr_s_pile(corpus: Path, store: Path) -> None:
+def test_casr_s_pile(corpus: Path) -> None:
     """What CASR's own tests expect of the same crashes, seen by gdb and by AddressSanitizer."""
     piles = {}
     with Engine() as engine:

@@ -11,7 +11,7 @@ from oracle import alignment as oracle
 stacks = st.lists(st.lists(st.integers(0, 4), max_size=DEEPEST + 8), min_size=1, max_size=5)
 
 
-def columns(told: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def columns(told: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum([0, *map(len, told)], dtype=np.int64), np.array([t for s in told for t in s], np.uint32)
 
 
@@ -34,7 +34,9 @@ def test_frames_near_the_crash_weigh_more() -> None:
     assert scores[3:] == [0, 1]
 
 
-@pytest.mark.parametrize(("offsets", "pairs"), [([0, 3], [[0, 0]]), ([0, 2, 1], [[0, 0]]), ([0, 2], [[0, 1]]), ([0, 2], [[-1, 0]])])
+@pytest.mark.parametrize(
+    ("offsets", "pairs"), [([0, 3], [[0, 0]]), ([0, 2, 1], [[0, 0]]), ([0, 2], [[0, 1]]), ([0, 2], [[-1, 0]])]
+)
 def test_columns_that_contradict_each_other(offsets: list[int], pairs: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="expected"):
         align(np.array(offsets), np.zeros(2, np.uint32), np.array(pairs))

@@ -31,7 +31,7 @@ __all__ = ["Batch", "fingerprints", "hex_ids"]
 MAX_FRAMES_HELD = 1 << 27
 """Frames of a batch: half a gigabyte of columns."""
 
-assert FACTORS == tokens.FACTORS  # noqa: S101  (a fingerprint is one value, whichever way it was come by)
+assert FACTORS == tokens.FACTORS
 assert CYCLE == tokens.CYCLE
 
 
@@ -111,9 +111,7 @@ class Batch:
         tokens.collapse(offsets, texts, marks, mask=COUNTS, wanted=COUNTS)
         digests = np.array(self.digests, np.uint64).reshape(-1, 2)
         heads = np.array(self.heads, np.uint32)
-        found = tokens.fingerprints(
-            offsets, texts, marks, digests, heads, mask=COUNTS, wanted=COUNTS, most=MAX_FRAMES
-        )
+        found = tokens.fingerprints(offsets, texts, marks, digests, heads, mask=COUNTS, wanted=COUNTS, most=MAX_FRAMES)
         counts = np.concatenate([[0], np.cumsum(marks != 0)])
         return found, counts[offsets[1:]] > counts[offsets[:-1]]
 

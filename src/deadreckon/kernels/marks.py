@@ -350,9 +350,7 @@ def _choose(offsets, states, traits, marks):
             marks[i] = COUNTS if counts else 0
 
 
-def choose(
-    offsets: NDArray[np.int64], states: NDArray[np.uint16], traits: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def choose(offsets: NDArray[np.int64], states: NDArray[np.uint16], traits: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return u8[frames], COUNTS for each frame that counts in native128 after rules left these states.
 
     A frame without name and module never does; what rules say of ``group`` holds; one without a name counts where none

@@ -5,10 +5,10 @@ columns. A frame's text is a number, its row in a table of 128-bit digests (two 
 told by bits of its mark. Whoever interns texts (grouping/columns.py) does the expensive part once a distinct text.
 
 *Fingerprint.* The low halves of the digests of a stack's fields are the coefficients of one polynomial, the high halves
-of another: the sums of ``half[i] * FACTOR**i`` in 64 bits. Then the number of fields goes into both, and they are mixed,
-each step of which can be undone. A field's digest is of its tag, its length and its bytes, so no two lists of fields
-give the same input. It is quick and not made to withstand forgery: whoever can choose names can also choose someone
-else's.
+of another: the sums of ``half[i] * FACTOR**i`` in 64 bits. Then the number of fields goes into both, and they are
+mixed, each step of which can be undone. A field's digest is of its tag, its length and its bytes, so no two lists of
+fields give the same input. It is quick and not made to withstand forgery: whoever can choose names can also choose
+someone else's.
 
 *Sketch.* MinHash (Broder 1997) with 64 functions ``x * A[k]`` of 32 bits, A odd, over the low words of the digests of
 the distinct texts that count: the share of equal entries of two sketches estimates the Jaccard index of the two sets.
@@ -138,7 +138,8 @@ def fingerprints(
     """Return u64[n, 2], the low and high half of each stack's fingerprint.
 
     ``heads`` u32[n] are the rows of a field before the frames, NO_TEXT where there is none. A frame that repeats the
-    one counted before it counts once. ``out`` is written where it is given: fresh memory costs a tenth. Raises ValueError where the columns contradict each other.
+    one counted before it counts once. ``out`` is written where it is given: fresh memory costs a tenth. Raises
+    ValueError where the columns contradict each other.
     """
     _check(offsets, texts, marks, digests)
     known = heads[heads != NO_TEXT]
@@ -272,7 +273,7 @@ def _sketches(offsets, texts, marks, digests, mask, wanted, most, kept, out):
                 factor = SKETCH_FACTORS[k]
                 two = min(np.uint32(x0 * factor), np.uint32(x1 * factor))
                 others = min(np.uint32(x2 * factor), np.uint32(x3 * factor))
-                out[row + k] = min(out[row + k], min(two, others))
+                out[row + k] = min(out[row + k], two, others)
 
 
 def sketches(

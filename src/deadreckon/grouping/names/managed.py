@@ -1,4 +1,4 @@
-"""Names of managed and scripted code: Java, Kotlin and what proxies of them are called, C#, JavaScript, Python, Ruby, PHP."""
+"""Names of managed and scripted code: Java, Kotlin and their proxies, C#, JavaScript, Python, Ruby, PHP."""
 
 from __future__ import annotations
 
