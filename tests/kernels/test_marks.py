@@ -27,7 +27,9 @@ matchers = st.one_of(
 # Both + and - of one flag in one rule are left out: the order of frames would count, and nobody writes that.
 actions = st.lists(
     st.sampled_from(["", "^", "v"]).flatmap(
-        lambda reach: st.sampled_from([f"{reach}{sign}{flag}" for sign in "+-" for flag in ("app", "group", "sentinel", "prefix")])
+        lambda reach: st.sampled_from(
+            [f"{reach}{sign}{flag}" for sign in "+-" for flag in ("app", "group", "sentinel", "prefix")]
+        )
     )
     | st.sampled_from([f"category={c}" for c in CATEGORIES]),
     min_size=1,
@@ -59,7 +61,9 @@ def text_of(rule: oracle.Rule) -> str:
 class Columns:
     """A batch of stacks of functions as the kernel takes them."""
 
-    def __init__(self, written: tuple[StackRule, ...], told: list[list[tuple[str, bool]]], kind: str | None = None) -> None:
+    def __init__(
+        self, written: tuple[StackRule, ...], told: list[list[tuple[str, bool]]], kind: str | None = None
+    ) -> None:
         self.rules = StackRules(written)
         self.passes = RulePass(self.rules)
         names = sorted({name for stack in told for name, _ in stack})
@@ -95,7 +99,10 @@ def test_rules_equal_the_oracle(written: list[oracle.Rule], told: list[list[tupl
 
 
 def test_more_steps_than_a_word_has_bits() -> None:
-    written = [oracle.Rule([("function", NAMES[i % 4], True)], ("app", "yes", True), None, [f"{'+-'[i % 3 == 0]}app"]) for i in range(200)]
+    written = [
+        oracle.Rule([("function", NAMES[i % 4], True)], ("app", "yes", True), None, [f"{'+-'[i % 3 == 0]}app"])
+        for i in range(200)
+    ]
     told = [[(NAMES[i % 4], i % 5 > 0) for i in range(30)]]
     columns = Columns(parse_rules("\n".join(map(text_of, written))).stack, told)
     assert columns.passes.steps == 200

@@ -18,7 +18,7 @@ stacks = st.lists(
 Stacks = list[tuple[int | None, list[tuple[int, int]]]]
 
 
-def columns(told: Stacks) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def columns(told: Stacks) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     offsets = np.cumsum([0, *(len(frames) for _, frames in told)], dtype=np.int64)
     frames = [f for _, stack in told for f in stack]
     heads = [tokens.NO_TEXT if head is None else head for head, _ in told]

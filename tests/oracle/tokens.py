@@ -65,8 +65,4 @@ def first_rounds(texts: Sequence[int], longest: int) -> list[int]:
 def sketch(lows: Sequence[int]) -> list[int]:
     rng = random.Random(0x64656164)
     factors = [rng.getrandbits(32) | 1 for _ in range(64)]
-    terms = [rng.getrandbits(32) for _ in range(64)]
-    return [
-        min([(low * factor + term) % 2**32 for low in lows], default=2**32 - 1)
-        for factor, term in zip(factors, terms, strict=True)
-    ]
+    return [min([low * factor % 2**32 for low in lows], default=2**32 - 1) for factor in factors]

@@ -89,7 +89,8 @@ def frame_text(frame: Frame, platform: str | None = None) -> str:
     if frame.function is not None:
         name = normalize_function(frame.function, platform)
         if frame.module:
-            return f"{normalize_function(frame.module, platform) if platform in {'java', 'csharp'} else frame.module}.{name}"
+            module = normalize_function(frame.module, platform) if platform in {"java", "csharp"} else frame.module
+            return f"{module}.{name}"
         path = frame.abs_path or frame.filename
         return f"{name} in {file_name(path, platform)}" if path and platform in _SCRIPTS else name
     if frame.package is not None:

@@ -79,7 +79,7 @@ class Stacks:
         return np.array(self.ends[first:], np.int64) - start, np.array(self.sites[start:], np.uint32)
 
     def bands(self, first: int = 0) -> NDArray[np.uint64]:
-        """Return u64[n, bands], the bands of the sketches of the stacks from one on; empty stacks have bands of ones."""
+        """Return u64[n, bands], the bands of the sketches of the stacks from one on; of empty stacks all ones."""
         offsets, sites = self.columns(first)
         marks = np.zeros(len(sites), np.uint8)
         table = np.array(self.digests, np.uint64).reshape(-1, 2)
@@ -128,7 +128,7 @@ def clusters(stacks: Stacks, *, distance: float = DISTANCE) -> list[list[int]]:
     near: list[tuple[int, int]] = []
     for pairs in _batches(_candidates(stacks)):
         scores = align(*columns, pairs)
-        near += map(tuple, pairs[scores >= 1 - distance].tolist())  # type: ignore[arg-type]
+        near += map(tuple, pairs[scores >= 1 - distance].tolist())
     found: list[list[int]] = []
     for members in _components(count, near):
         if len(members) > MAX_CLUSTERED:

@@ -1,4 +1,4 @@
-"""Names of managed and scripted code: Java, Kotlin and what proxies of them are called, C#, JavaScript, Python, Ruby, PHP."""
+"""Names of managed and scripted code: Java, Kotlin and their proxies, C#, JavaScript, Python, Ruby, PHP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["dotnet", "java", "javascript", "php", "python", "ruby"]
 _GENERATED = (
     # What is made up while a program runs is numbered in the order of its making.
     r"(\$\$Lambda\$[A-Za-z]\w*)\$[\w-]{16,}"
-    r"|(\$\$Lambda)(?:\$\d+|[$/]0x[0-9a-f]+|\$\d+/0x[0-9a-f]+|\$\d+/\d+)"
+    r"|(\$\$Lambda)(?:\$\d+/(?:0x)?[0-9a-f]+|\$\d+|[$/]0x[0-9a-f]+)"
     r"|(LambdaForm\$[A-Z]+)(?:\$\d+)?(?:/0x[0-9a-f]+|/\d+)?"
     r"|((?:Enhancer|FastClass)By\w+)\$\$[0-9a-f]+(?:_\d+)?"
     r"|(\$\$(?:Spring|Quarkus)?CGLIB)\$\$(?:[0-9a-f]+|\d+)"

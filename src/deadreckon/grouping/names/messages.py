@@ -14,6 +14,8 @@ __all__ = ["MAX_MESSAGE", "parameterize"]
 MAX_MESSAGE = 4096
 """Characters of a message that are looked at."""
 
+_DAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6},? )?"
+_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}"
 _KINDS = {
     "email": r"[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b",
     "url": r"\b[a-z][a-z0-9+.-]{1,20}://[^\s\"'<>)\]]{1,2048}",
@@ -26,9 +28,9 @@ _KINDS = {
     "mac": r"\b(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\b",
     "date": (
         r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?(?: ?(?:Z|[+-]\d\d:?\d\d|UTC|GMT)\b)?)?"
-        r"|\b(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6},? )?\d{1,2}[ -](?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-        r"[a-z]{0,6}[ -]\d{2,4}(?:,? \d\d:\d\d(?::\d\d)?(?: (?:[A-Z]{2,4}|[+-]\d{4}))?)?"
-        r"|\b(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]{0,6},? )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}"
+        rf"|\b{_DAY}\d{{1,2}}[ -]{_MONTH}"
+        r"[ -]\d{2,4}(?:,? \d\d:\d\d(?::\d\d)?(?: (?:[A-Z]{2,4}|[+-]\d{4}))?)?"
+        rf"|\b{_DAY}{_MONTH}"
         r" \d{1,2},?(?: \d\d:\d\d:\d\d)? \d{4}(?: \d\d:\d\d(?::\d\d)?)?"
         r"|\b\d{1,2}[/.]\d{1,2}[/.]\d{4}\b|\b\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?[AP]M)?\b"
     ),
@@ -41,7 +43,10 @@ _KINDS = {
     "size": r"(?<![\w.])\d{1,12}(?:\.\d{1,9})? ?(?:[KMGT]i?B|bytes?|kb|mb|gb)\b",
     "address": r"\b0[xX][0-9a-fA-F]{1,16}\b|#<?0[xX][0-9a-fA-F]{1,16}>?|(?<=@)[0-9a-f]{5,16}\b",
     "hash": r"\b(?=[0-9a-f]{0,127}\d)(?=[0-9a-f]{0,127}[a-f])(?:[0-9a-f]{7}|[0-9a-f]{8,128})\b",
-    "id": r"\b(?=[0-9A-Z]{0,31}\d)(?=[0-9A-Z]{0,31}[A-Z])[0-9A-Z]{12,32}\b|\b\w{1,16}_(?=\w{0,64}\d)[A-Za-z0-9]{14,64}\b",
+    "id": (
+        r"\b(?=[0-9A-Z]{0,31}\d)(?=[0-9A-Z]{0,31}[A-Z])[0-9A-Z]{12,32}\b"
+        r"|\b\w{1,16}_(?=\w{0,64}\d)[A-Za-z0-9]{14,64}\b"
+    ),
     "number": r"(?<![\w.])[+-]?\d{1,64}(?:[.,]\d{1,64})*(?:[eE][+-]?\d{1,4})?(?![\w])%?|(?<=[A-Za-z_])\d{3,64}\b",
 }  # fmt: skip
 

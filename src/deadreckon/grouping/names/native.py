@@ -58,9 +58,9 @@ def compiled(text: str) -> str:
         return block
     if "." in text or " [clone" in text:
         text = re.sub(_CLONE, "", text)
-    if " in " in text or text.startswith(_SWIFT_WORDS) or "Swift." in text:
-        if (swift := _swift(text)) is not None:
-            return swift
+    looks_swift = " in " in text or text.startswith(_SWIFT_WORDS) or "Swift." in text
+    if looks_swift and (swift := _swift(text)) is not None:
+        return swift
     if "[" in text:
         text = re.sub(_RUST_CRATE_HASH, "", re.sub(_ABI_TAG, "", text))
     if "::h" in text:
