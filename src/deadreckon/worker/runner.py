@@ -98,21 +98,30 @@ def _conclude_all(
     begin: Callable[[], None],
     end: Callable[[Outcome], None],
 ) -> None:
-    """Process some jobs, then store what came of them; told to stop, store what is there."""
+    """Read some jobs, process them, then store what came of them; told to stop, store what is there."""
+    jobs: list[tuple[Lease, Job]] = []
+    for lease in leases:
+        source.mark(lease)
+        begin()
+        loaded = _load(source, lease)
+        if isinstance(loaded, str):
+            end(loaded)
+        else:
+            jobs.append((lease, loaded))
     results: list[tuple[Lease, Job, list[Event], float]] = []
-    for at, lease in enumerate(leases):
+    for at, (lease, job) in enumerate(jobs):
         if at and wait(0):
             break
         source.mark(lease)
         begin()
         started = time.monotonic()
-        found = _process(source, lease, process)
+        found = _process(source, lease, job, process)
         spent = time.monotonic() - started
         if isinstance(found, str):
             observe("deadreckon_job_seconds", spent)
             end(found)
         else:
-            results.append((lease, *found, spent))
+            results.append((lease, job, found, spent))
     for lease, job, events, spent in results:
         source.mark(lease)
         begin()
@@ -122,14 +131,17 @@ def _conclude_all(
         end(outcome)
 
 
-def _process(source: JobSource, lease: Lease, process: Processor) -> Outcome | tuple[Job, list[Event]]:
-    """Return a job and its events, to be stored, or what became of a job that has none."""
+def _load(source: JobSource, lease: Lease) -> Job | Outcome:
     try:
-        job = source.load(lease)
+        return source.load(lease)
     except ReportError as e:
         return _dead(source, lease, _error(e.code, str(e)))
     except OSError as e:
         return _dead(source, lease, _error("unreadable", str(e)))
+
+
+def _process(source: JobSource, lease: Lease, job: Job, process: Processor) -> list[Event] | Outcome:
+    """Return a job's events, to be stored, or what became of a job that has none."""
     try:
         events = process(job)
     except MemoryError:
@@ -149,7 +161,7 @@ def _process(source: JobSource, lease: Lease, process: Processor) -> Outcome | t
     if not job.imported and all(event.status in {"unreadable", "unsupported"} for event in events):
         # Nothing could be said; in failed/ the job can be tried again with a version that can read it.
         return _dead(source, lease, *(lost or [_error("unknown_format", "no crash in the input")]))
-    return job, events
+    return events
 
 
 def _store(source: JobSource, lease: Lease, job: Job, events: list[Event]) -> Outcome:
