@@ -71,6 +71,8 @@ _AGAIN = re.compile(r"(?P<job>.+)~(?P<attempt>[0-9]{1,6})\.[0-9a-f]{16}", re.DOT
 _GONE_SECONDS = 10.0
 """How long the lock of a worker that was killed is waited for: a killed process may still be busy in the kernel."""
 _NAMESAKE_TRIES = 8
+_REFUSED_SECONDS = 60.0
+"""How long what can't be claimed is left alone; somebody may mend it."""
 _MAX_TRACE = 1 << 20
 _MARK_BYTES = 512
 _RENEWALS = 5
@@ -123,6 +125,7 @@ class Spool:
         self._renewed = 0.0
         self._backlog: deque[str] = deque()
         self._refused: set[str] = set()
+        self._refused_since = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +152,9 @@ class Spool:
             if lease := self._take(self._backlog.popleft()):
                 return lease
         self.settling = False
-        self._backlog.extend(backlog(waiting_jobs(self._root), self.share, self._refused))
+        if self._refused and time.monotonic() - self._refused_since > _REFUSED_SECONDS:
+            self._refused.clear()
+        self._backlog.extend(backlog(waiting_jobs(self._root), self.share, self._refused, _AGAIN))
         while self._backlog:
             if lease := self._take(self._backlog.popleft()):
                 return lease
@@ -302,6 +307,8 @@ class Spool:
     def _refuse(self, name: str, error: OSError) -> None:
         """Leave a job where it is, for its owner to see. Moving a directory takes the right to write to it."""
         if not isinstance(error, FileNotFoundError) and name not in self._refused:  # Gone: another was faster.
+            if not self._refused:
+                self._refused_since = time.monotonic()
             self._refused.add(name)
             _log.error("can't claim %r: %s", name, error)
 
