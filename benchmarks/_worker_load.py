@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from deadreckon import Engine
 from deadreckon.config import Config
+from deadreckon.worker import warm
 from deadreckon.worker.processor import engine_processor
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["POISONS", "dumps", "payload", "poisonable", "put", "zip_bomb"]
 
 POISONS = {b"POISON native crash": "killed by SIG", b"POISON loop": "not finished", b"POISON memory": "out of memory"}
 _MAX_DUMP = 100_000
+_SHARED = warm.LOADED
+"""Loaded with this file in the process that workers are forked from."""
 
 
 def poisonable(config: Config) -> Processor:

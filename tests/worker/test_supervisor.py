@@ -104,7 +104,9 @@ def test_poison_costs_its_own_attempts_only(jobdir: Path, supervise: Supervise) 
     worker = supervise(
         jobdir, once=True, processes=2, worker={"max_attempts": 2, "job_seconds": 0.5, "job_memory_bytes": 512 * MiB}
     )
-    assert finish(worker) == Summary(done=20, failed=6, retried=6)
+    summary = finish(worker)
+    assert (summary.done, summary.failed) == (20, 6)
+    assert summary.retried >= 6  # Good jobs that were claimed along with a bad one go back uncharged.
     assert results(jobdir) == expected(good)
     assert {content: reason(jobdir, job) for job, content in bad.items()} == poison
     for job, content in bad.items():

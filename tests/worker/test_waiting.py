@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -49,6 +50,12 @@ def test_who_has_nothing_takes_some_of_the_others() -> None:
     assert owner[0] == "one/0000"
     assert thief[0] == "one/0999"
     assert "x" not in backlog(["x", "y"], (0, 1), {"x"})
+
+
+def test_what_was_tried_before_comes_last() -> None:
+    found = ["b", "a~2.0123456789abcdef", "a", "s/a~1.0123456789abcdef", "a~2"]
+    again = re.compile(r".+~[0-9]+\.[0-9a-f]{16}")
+    assert backlog(found, (0, 1), (), again) == ["a", "a~2", "b", "a~2.0123456789abcdef", "s/a~1.0123456789abcdef"]
 
 
 def test_dumps_of_one_program_share_a_shard(jobdir: Path, fixtures: Path) -> None:

@@ -91,7 +91,7 @@ def live(task: Task, worker: str, number: int, line: connection.Connection, tall
     if task.json_logs is not None:
         log_to_stderr(as_json=task.json_logs)
     encoder = msgspec.msgpack.Encoder()
-    began = said = 0.0
+    said = 0.0
 
     poller = select.poll()
     poller.register(line.fileno(), select.POLLIN)
@@ -107,13 +107,10 @@ def live(task: Task, worker: str, number: int, line: connection.Connection, tall
         return bool(poller.poll(seconds * 1000))  # The word to stop, or the end of the line.
 
     def begin() -> None:
-        nonlocal began
-        began = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, settings.job_seconds)
 
     def end(outcome: Outcome) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        telemetry.observe("deadreckon_job_seconds", time.monotonic() - began)
         os.write(told, codes[outcome])
 
     process = task.processor(task.config)

@@ -91,6 +91,9 @@ def obstacle(root: Path, min_free_bytes: int, *, probe: bool = False) -> str | N
             return f"{free >> 20} MiB are free on the file system, worker.min_free_bytes wants {min_free_bytes >> 20}"
         if found.f_files and not found.f_favail:
             return "the file system has no inodes left"
+        for state in _STATES[1:]:
+            if not os.access(f"{root}/{state}", os.W_OK | os.X_OK):
+                return f"{state}/ can't be written to"
         if probe:
             path = root / "active" / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
             try:

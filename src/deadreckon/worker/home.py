@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from deadreckon.config import WorkerConfig
 
-__all__ = ["LOCK", "SCRATCH", "TRACE", "Home", "claims", "homes", "lease_of", "move_in", "renew", "take_over"]
+__all__ = ["LOCK", "MARK", "SCRATCH", "TRACE", "Home", "claims", "homes", "lease_of", "move_in", "renew", "take_over"]
 
-LOCK, SCRATCH, TRACE = ".lock", ".scratch", ".trace"
-"""The lock, the processor's temporary files, and where a process that is being killed writes its stack."""
+LOCK, SCRATCH, TRACE, MARK = ".lock", ".scratch", ".trace", ".mark"
+"""The lock, the processor's temporary files, where a process that is being killed writes its stack, and which of its
+jobs is under way."""
 _TRIES = 100
 _PROBE = ".clock-"
 

@@ -35,6 +35,9 @@ class JobSource(Protocol):
     def claim(self) -> Lease | None:
         """Take a job nobody else has, or None when there is none now."""
 
+    def mark(self, lease: Lease) -> None:
+        """Note which of several claimed jobs is under way: it is the one to blame if this process dies. Cheap."""
+
     def load(self, lease: Lease) -> Job:
         """Read what is to be done. Raises ReportError or OSError where the job can't be used, now or ever."""
 

@@ -5,6 +5,7 @@
     active/<worker>/.lock         held by the worker for as long as it lives (home.py)
     active/<worker>/.scratch/     temporary files of its processor
     active/<worker>/.trace        where it was when it was killed
+    active/<worker>/.mark         the case that is under way, where several are claimed
     active/<worker>/<job>~<n>/    a case: attempt n at a job; what was in new/ is its ``input``
     active/.sink/<job>/           the case of a job that is done and whose events are on their way to a sink (sinks.py)
     done/<job>/                   the case of a job that is done: event.jsonl, input
@@ -22,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import mmap
 import os
 import re
 import secrets
@@ -47,7 +49,7 @@ from deadreckon.worker.files import (
     sync,
     what_to_sync,
 )
-from deadreckon.worker.home import LOCK, SCRATCH, TRACE, Home, homes, lease_of, move_in, renew, take_over
+from deadreckon.worker.home import LOCK, MARK, SCRATCH, TRACE, Home, homes, lease_of, move_in, renew, take_over
 from deadreckon.worker.source import Lease
 from deadreckon.worker.waiting import backlog, waiting
 
@@ -69,7 +71,10 @@ _AGAIN = re.compile(r"(?P<job>.+)~(?P<attempt>[0-9]{1,6})\.[0-9a-f]{16}", re.DOT
 _GONE_SECONDS = 10.0
 """How long the lock of a worker that was killed is waited for: a killed process may still be busy in the kernel."""
 _NAMESAKE_TRIES = 8
+_REFUSED_SECONDS = 60.0
+"""How long what can't be claimed is left alone; somebody may mend it."""
 _MAX_TRACE = 1 << 20
+_MARK_BYTES = 512
 _RENEWALS = 5
 """How often a lease is renewed while it lasts."""
 
@@ -116,9 +121,11 @@ class Spool:
         self._new = f"{self._root}/new"
         self._home = self._root / "active" / self.worker
         self._held: Home | None = None
+        self._mark: mmap.mmap | None = None
         self._renewed = 0.0
         self._backlog: deque[str] = deque()
         self._refused: set[str] = set()
+        self._refused_since = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +140,7 @@ class Spool:
         if self._held is not None:
             self._clear(self._held.path, None, charge=0)
             self._held.close()
-            self._held = None
+            self._held = self._mark = None
 
     def claim(self) -> Lease | None:
         """Take a job by renaming it into this worker's home; None when there is none now.
@@ -145,11 +152,25 @@ class Spool:
             if lease := self._take(self._backlog.popleft()):
                 return lease
         self.settling = False
-        self._backlog.extend(backlog(waiting_jobs(self._root), self.share, self._refused))
+        if self._refused and time.monotonic() - self._refused_since > _REFUSED_SECONDS:
+            self._refused.clear()
+        self._backlog.extend(backlog(waiting_jobs(self._root), self.share, self._refused, _AGAIN))
         while self._backlog:
             if lease := self._take(self._backlog.popleft()):
                 return lease
         return None
+
+    def mark(self, lease: Lease) -> None:
+        """Note which of the claimed jobs is under way; only that one is charged when this process dies.
+
+        The note is a mapped file: written without a system call, and there whatever becomes of the process.
+        """
+        if self._mark is None:
+            with open(self._settle_in() / MARK, "w+b") as file:
+                file.truncate(_MARK_BYTES)
+                self._mark = mmap.mmap(file.fileno(), _MARK_BYTES)
+        name = os.fsencode(f"{lease.job}~{lease.attempt}")
+        self._mark[: len(name) + 1] = name + b"\0"
 
     def load(self, lease: Lease) -> Job:
         """Read and check the claimed job.
@@ -248,7 +269,7 @@ class Spool:
         self._renewed = now
         if not renew(self._home):
             _log.warning("the lease of %s ran out", self._home)
-            self._held = None
+            self._held = self._mark = None
 
     def _take(self, name: str) -> Lease | None:
         shard, _, entry = name.rpartition("/")
@@ -286,12 +307,15 @@ class Spool:
     def _refuse(self, name: str, error: OSError) -> None:
         """Leave a job where it is, for its owner to see. Moving a directory takes the right to write to it."""
         if not isinstance(error, FileNotFoundError) and name not in self._refused:  # Gone: another was faster.
+            if not self._refused:
+                self._refused_since = time.monotonic()
             self._refused.add(name)
             _log.error("can't claim %r: %s", name, error)
 
     def _clear(self, home: Path, reason: Diagnostic | None, charge: int) -> Counter[Outcome]:
         """Empty the home of a worker that is gone and remove it. The caller holds its lock."""
         found: Counter[Outcome] = Counter()
+        marked = _marked(home / MARK)
         for name in list_names(home):
             case = home / name
             job, _, attempt = name.rpartition("~")
@@ -306,8 +330,9 @@ class Spool:
                 self._conclude(os.fspath(case), job, "failed")
                 found["failed"] += 1
             else:
-                found[self._again(Lease(job, int(attempt), case), reason, charge)] += 1
-        for name in (SCRATCH, TRACE):
+                blamed = marked is None or marked == os.fsencode(name)
+                found[self._again(Lease(job, int(attempt), case), reason, charge if blamed else 0)] += 1
+        for name in (SCRATCH, TRACE, MARK):
             remove(home / name)
         # The lock's name goes last: without it there is nothing left to be claimed twice.
         for forget, path in ((os.unlink, home / LOCK), (os.rmdir, home)):
@@ -390,6 +415,15 @@ def settle(case: str, directory: Path, job: str) -> None:
 def waiting_jobs(root: Path) -> Iterator[str]:
     """Name everything in ``new/`` that is a job, relative to it."""
     return waiting(root, _AGAIN)
+
+
+def _marked(path: Path) -> bytes | None:
+    """Return the name of the case that was under way, None where none was noted: any may be to blame then."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            return file.read(_MARK_BYTES).partition(b"\0")[0] or None
+    except OSError:
+        return None
 
 
 def _trace(path: Path) -> str:

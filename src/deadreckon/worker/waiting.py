@@ -57,8 +57,14 @@ def waiting(root: Path, again: Pattern[str]) -> Iterator[str]:
             yield from (f"{entry.name}/{name}" for name in inner if not name.startswith("."))
 
 
-def backlog(names: Iterable[str], share: Share, without: Container[str] = ()) -> list[str]:
-    """Return what a process should claim next, in order: of its own share, else some of what is for others."""
+def backlog(
+    names: Iterable[str], share: Share, without: Container[str] = (), again: Pattern[str] | None = None
+) -> list[str]:
+    """Return what a process should claim next, in order: of its own share, else some of what is for others.
+
+    What was tried before, which ``again`` matches, comes last: it may be poison, and would meet one fresh process after
+    the other in its first moments.
+    """
     number, processes = share
     mine: list[str] = []
     others: list[str] = []
@@ -72,7 +78,8 @@ def backlog(names: Iterable[str], share: Share, without: Container[str] = ()) ->
         elif len(others) < _AT_ONCE:
             others.append(name)
     if mine:
-        return sorted(mine)
+        tried = {name for name in mine if again is not None and again.fullmatch(name.rpartition("/")[2])}
+        return sorted(set(mine) - tried) + sorted(tried)
     others.sort(reverse=True)
     return list(islice(others, max(_TAKEN_AT_LEAST, len(others) // _TAKEN_OF_OTHERS)))
 
