@@ -14,8 +14,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from deadreckon.config import SymbolLimits
-from deadreckon.symbols import msvc, rust_v0, swift
-from deadreckon.symbols.itanium import expansion
+from deadreckon.symbols import swift
 from deadreckon.symbols.names import brackets, flatten, strip_arguments
 
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ _RUST_LEGACY = re.compile(r"_ZN(.+)17h[0-9a-f]{16}E(?:\.llvm\.[0-9A-F]+)?", re.D
 
 def _demangle(name: str) -> str | None:
     if name.startswith("?"):
+        from deadreckon.symbols import msvc  # noqa: PLC0415  (each grammar when a name of its kind comes)
+
         return msvc.demangle(name)
     if name.startswith(swift.PREFIXES):
         return swift.demangle(name)
@@ -116,8 +117,14 @@ def _demangle(name: str) -> str | None:
     if name.startswith(("__Z", "__R")):  # Mach-O prefixes every C-visible name with an underscore.
         name = name[1:]
     name, at, version = name.partition("@")
-    found = rust_v0.demangle(name) if name.startswith("_R") else _rust_legacy(name) or _cloned(name)
+    found = _rust_v0(name) if name.startswith("_R") else _rust_legacy(name) or _cloned(name)
     return None if found is None else head + found + at + version
+
+
+def _rust_v0(name: str) -> str | None:
+    from deadreckon.symbols import rust_v0  # noqa: PLC0415
+
+    return rust_v0.demangle(name)
 
 
 def _cloned(name: str) -> str | None:
@@ -137,6 +144,8 @@ def _itanium(name: str) -> str | None:
         symbol = name.encode()
     except UnicodeEncodeError:
         return None
+    from deadreckon.symbols.itanium import expansion  # noqa: PLC0415
+
     if expansion(symbol, _MAX_EXPANSION) is None:
         return None
     text = runtime[1](symbol)

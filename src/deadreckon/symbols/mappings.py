@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import DeadreckonError
 from deadreckon.model.event import Diagnostic
 from deadreckon.model.ids import DebugId
-from deadreckon.objects.proguard import Identity, Mapping
 from deadreckon.symbols.sources import SymbolPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from deadreckon.objects.proguard import Identity, Mapping
     from deadreckon.symbols.store import SymbolStore
 
 __all__ = ["FORMAT", "Mappings"]
@@ -104,6 +104,8 @@ class Mappings:
             if key in self._open:
                 self._open.move_to_end(key)
                 return self._open[key]
+        from deadreckon.objects.proguard import Mapping  # noqa: PLC0415  (most crashes are not Java's)
+
         mapping = Mapping(data)
         with self._lock:
             self._open[key] = mapping

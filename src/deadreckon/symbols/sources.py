@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import DeadreckonError
 from deadreckon.model.event import Diagnostic
 from deadreckon.model.ids import normalize_code_id
-from deadreckon.objects import breakpad, elf, proguard, sniff
+from deadreckon.objects import sniff
 from deadreckon.symbols import layouts
 from deadreckon.symbols.store import ModuleTables, SymbolStore
 from deadreckon.telemetry import count, staged
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from deadreckon.model.crash import Module
+    from deadreckon.objects import proguard
     from deadreckon.symbols.remote import Answer, RemoteSource
     from deadreckon.symbols.tablefile import TableFile
 
@@ -174,6 +175,8 @@ class SymbolPath:
                     yield path
 
     def _identities(self, path: str, mappings: dict[str, proguard.Identity]) -> set[str]:
+        from deadreckon.objects import breakpad, elf, proguard  # noqa: PLC0415  (of no use once tables are warm)
+
         try:
             with open(path, "rb") as file:
                 head = file.read(4096)
