@@ -10,6 +10,9 @@ than n log n.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -125,12 +128,64 @@ def maps(full: bool) -> Plot:  # noqa: FBT001
     return Plot("maps", "Source maps parsed", "bytes", "seconds", [Line("parse", points)])
 
 
+def jobs(full: bool) -> Plot:  # noqa: FBT001
+    """Let one worker process take ever more small jobs out of a directory."""
+    from deadreckon.worker.submit import submit
+
+    sizes = (10, 100, 1_000, 10_000, 100_000) if full else (10, 100, 1_000)
+    event = {"platform": "python", "exception": {"values": [{"type": "ValueError", "value": "no"}]}}
+    points = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            jobdir = Path(scratch) / "jobs"
+            for number in range(size):
+                text = json.dumps({**event, "event_id": f"{number:032x}"}).encode()
+                submit(jobdir, [("crash.json", text)], durability="none")
+            start = time.perf_counter()
+            _deadreckon("worker", str(jobdir), "--once", "--processes", "1", "--store", f"{scratch}/store")
+            points.append((float(size), time.perf_counter() - start))
+            done = json.loads(_deadreckon("jobs", "status", str(jobdir)))
+            assert done["done"] == size, done
+    bends = "A worker's start is a fixed sum, which the first hundred jobs share."
+    return Plot("jobs", "Small jobs taken by one worker process", "jobs", "seconds", [Line("worker", points)], bends)
+
+
+def processes(full: bool) -> Plot:  # noqa: FBT001
+    """Process a directory of dumps with one to four processes."""
+    count = 4_000 if full else 1_000
+    points = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "dumps"
+        folder.mkdir()
+        for number in range(count):
+            data = _synthetic.minidump(threads=4, modules=20, seed=number)
+            (folder / f"{number:06}.dmp").write_bytes(data)
+        for size in (1, 2, 3, 4):
+            took = float("inf")
+            for _ in range(2):
+                start = time.perf_counter()
+                out = _deadreckon("process", str(folder), "--processes", str(size), "--store", f"{scratch}/store")
+                took = min(took, time.perf_counter() - start)
+            assert out.count(b"\n") == count, "not an event for each dump"
+            points.append((float(size), took))
+    bends = f"This machine has {os.cpu_count()} cores; with more processes than that nothing is gained."
+    line = Line(f"{count:,} dumps", points)
+    return Plot("processes", "A directory of dumps on several cores", "processes", "seconds", [line], bends)
+
+
+def _deadreckon(*arguments: str) -> bytes:
+    command = [sys.executable, "-m", "deadreckon", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+
+
 PLOTS: dict[str, Callable[[bool], Plot]] = {
     "addresses": addresses,
     "frames": frames,
     "threads": threads,
     "modules": modules,
     "maps": maps,
+    "jobs": jobs,
+    "processes": processes,
 }
 
 
@@ -145,7 +200,7 @@ def main() -> int:
     for name in options.only:
         plot = PLOTS[name](options.full)
         plots.append(plot)
-        for line in plot.lines:
+        for line in plot.lines if name != "processes" else ():
             worst = float(f"{_result.growth(line.points):.3g}")
             what = f"{plot.title}, {line.name}: the dearest item beside the cheapest size before it, over n log n"
             answers.append(Answer(what, worst, worst, worst, "times", WORST, at_most=True))
