@@ -1,7 +1,7 @@
 """Minidumps end to end: frames and speed beside Breakpad's minidump_stackwalk and rust-minidump's minidump-stackwalk.
 
     python -m benchmarks._peers DIR
-    python -m benchmarks.minidumps [--peers DIR] [--json FILE] [--rounds N] [--only frames|small|large]
+    python -m benchmarks.minidumps [--peers DIR] [--json FILE] [--details FILE] [--rounds N] [--only frames|small|large]
 
 Three questions, on the dumps of the corpus (DEADRECKON_CORPUS, by default ../shared/corpora beside the checkout):
 
@@ -29,7 +29,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import _frames, _peers, _timing
+from benchmarks import _frames, _peers, _result, _timing
+from benchmarks._result import Answer, Result
 
 from deadreckon import Config, Engine
 from deadreckon.model.event import encode_event
@@ -208,7 +209,8 @@ def main() -> int:
     """Compare, time, print. Exit status 1 where frames are lost or answers differ."""
     parser = argparse.ArgumentParser(description="Minidumps beside Breakpad's and rust-minidump's stack walkers.")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="where python -m benchmarks._peers installed them")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all there is to know there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios there")
+    parser.add_argument("--details", type=Path, metavar="FILE", help="write all there is to know there")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=("frames", "small", "large"), action="append")
     options = parser.parse_args()
@@ -248,9 +250,37 @@ def main() -> int:
     report["machine"]["load_after"] = _timing.machine()["load"]
     for line in wrong:
         print(f"WRONG {line}", file=sys.stderr)
+    if options.details is not None:
+        options.details.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        _result.write(options.json, result(report))
     return int(bool(wrong))
+
+
+def result(report: dict[str, Any]) -> Result:
+    """Return the ratios of processor time, and what was compared."""
+    answers, notes = [], []
+    for title, found in report.items():
+        if not isinstance(found, dict) or "dumps" not in found or "cpu" not in found:
+            continue
+        for peer, ratios in found["cpu"]["ours_to"].items():
+            for how, ratio in ratios.items():
+                used = how == "as used"
+                aim = None if title == "larger dumps" else WANTED["large" if title == "large symbols" else "small"]
+                wanted = aim if used else None
+                median, low, high = (float(f"{ratio[name]:.3g}") for name in ("median", "low", "high"))
+                headline = used and title in {"small dumps with symbols", "large symbols"}
+                answers.append(
+                    Answer(f"{title}, beside {peer} {how}", median, low, high, wanted=wanted, headline=headline)
+                )
+        ours = found["wall"]["dumps_a_second"]["deadreckon"]["median"]
+        notes.append(f"{title}: {found['dumps']} files, {ours:,.0f} dumps a second on one core.")
+    compared = report.get("frames")
+    if compared:
+        notes.append(f"{compared['threads']} stacks of {compared['dumps']} dumps compared frame by frame.")
+    checked = "all stacks frame by frame; only dumps on which all tools agree are timed"
+    question = "How fast are minidumps, end to end?"
+    return Result("minidumps", question, checked, answers, notes=notes, machine=report["machine"])
 
 
 def examine(engine: Engine, peers: Sequence[Peer], corpus: Path) -> tuple[dict[Path, bool], list[_frames.Row]]:

@@ -1,22 +1,27 @@
-"""Decode, normalize and fingerprint error trackers' payloads, against ``json.loads`` of the same bytes.
+"""Error trackers' payloads from bytes to events, beside what ``json.loads`` takes for the same bytes.
 
-The target is five times what ``json.loads`` takes, for 7 KB and 30 frames. Prints microseconds for each step, the best
-of many short runs, and two ratios: the median of runs that alternate, and that of the best.
+    python -m benchmarks.payloads [--events N] [--json FILE]
+
+An event is read, normalized, fingerprinted and titled, as ``Engine.process`` does for a job whose kind ingestion has
+told: 7 KB, 30 frames. The events differ, and share the functions of one program; in a second run no two do. Every
+event's exception, frames, user and tags are compared with the document's own before anything is timed.
 """
 
 from __future__ import annotations
 
-import importlib
+import argparse
+import itertools
 import json
-import statistics
+import random
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deadreckon import reports
-from deadreckon.config import ReportLimits
-from deadreckon.describe import describe
-from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit
-from deadreckon.model.event import Source
+from benchmarks import _result
+from benchmarks._result import Result
+
+from deadreckon import Engine, reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,136 +29,168 @@ if TYPE_CHECKING:
     from deadreckon.model.event import Event
 
 FRAMES = 30
-LIMITS = ReportLimits()
 CODE = "        result = self.dispatch(request, *args)"
+FUNCTIONS = 400
+ROUNDS = 41
+WANTED = 5.0
+"""How many times what ``json.loads`` takes it may be at most."""
 
 
-def place(n: int) -> dict[str, Any]:
-    """What every frame tells of its place."""
-    file = f"app/views/module_{n % 9}.py"
-    told = {"filename": file, "abs_path": f"/srv/{file}", "lineno": 100 + n, "function": f"handle_request_{n}"}
-    return {**told, "module": f"app.views.module_{n % 9}", "in_app": n % 3 != 0}
+_NEVER = itertools.count(FUNCTIONS)
 
 
-def sentry() -> bytes:
+class Program:
+    """Makes up stacks: of the functions of one program, or of ones that are never seen again."""
+
+    def __init__(self, *, fresh: bool) -> None:
+        self._random = random.Random(7)  # noqa: S311
+        self._fresh = fresh
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return what each of a stack's frames has, outermost first."""
+        return [self._place() for _ in range(FRAMES)]
+
+    def _place(self) -> dict[str, Any]:
+        n = next(_NEVER) if self._fresh else self._random.randrange(FUNCTIONS)
+        file = f"app/views/module_{n if self._fresh else n % 37}.py"
+        return {
+            "function": f"handle_request_{n}",
+            "module": file[:-3].replace("/", "."),
+            "filename": file,
+            "abs_path": f"/srv/{file}",
+            "lineno": 100 + n % 900,
+            "context_line": CODE,
+            "in_app": n % 3 != 0,
+        }
+
+
+def sentry(number: int, frames: list[dict[str, Any]]) -> dict[str, Any]:
     """An event of Python."""
-    frames = [{**place(n), "context_line": CODE} for n in range(FRAMES)]
     mechanism = {"type": "generic", "handled": True}
-    return json.dumps(
-        {
-            "event_id": "fc6d8c0c43fc4630ad850ee518f1b9d0",
-            "platform": "python",
-            "timestamp": "2026-11-20T21:03:01.908Z",
-            "release": "app@1.2.3",
-            "tags": {"tier": "gold"},
-            "user": {"id": "7"},
-            "sdk": {"name": "sentry.python", "version": "2"},
-            "exception": {
-                "values": [
-                    {"type": "KeyError", "value": "'k'", "mechanism": mechanism, "stacktrace": {"frames": frames}}
-                ]
-            },
-        }
-    ).encode()
+    thrown = {"type": "KeyError", "value": f"'{number}'", "mechanism": mechanism, "stacktrace": {"frames": frames}}
+    return {
+        "event_id": f"{number:032x}",
+        "platform": "python",
+        "timestamp": "2026-11-20T21:03:01.908Z",
+        "release": "app@1.2.3",
+        "environment": "production",
+        "tags": {"tier": "gold"},
+        "user": {"id": str(number)},
+        "sdk": {"name": "sentry.python", "version": "2"},
+        "exception": {"values": [thrown]},
+    }
 
 
-def envelope() -> bytes:
-    """The same event in an envelope."""
-    return b'{"event_id":"fc6d8c0c43fc4630ad850ee518f1b9d0"}\n{"type":"event"}\n' + sentry()
-
-
-def rollbar() -> bytes:
+def rollbar(number: int, frames: list[dict[str, Any]]) -> dict[str, Any]:
     """An item with a chain of one trace."""
-    frames = [
-        {
-            "filename": f"/srv/app/views/module_{n % 9}.py",
-            "lineno": 100 + n,
-            "method": f"handle_request_{n}",
-            "code": CODE,
-            "context": {"pre": ["a = 1"], "post": []},
-            "locals": {"self": "<View object>", "n": str(n)},
-        }
-        for n in range(FRAMES)
-    ]
-    trace = {"frames": frames, "exception": {"class": "KeyError", "message": "'k'"}}
+    names = {"filename": "abs_path", "lineno": "lineno", "method": "function", "class_name": "module"}
+    around = {"context": {"pre": ["        # comment"], "post": ["        return result"]}}
+    listed = [{**{theirs: f[ours] for theirs, ours in names.items()}, "code": CODE, **around} for f in frames]
+    trace = {"frames": listed, "exception": {"class": "KeyError", "message": f"'{number}'"}}
     data = {
         "environment": "production",
-        "uuid": "bd249503-6f54-4a5d-932e-f893c32c4132",
+        "uuid": f"{number:032x}",
         "language": "python 3.11",
+        "person": {"id": str(number)},
         "server": {"host": "vm", "root": "/srv/app"},
         "body": {"trace_chain": [trace]},
     }
-    return json.dumps({"access_token": "a" * 32, "data": data}).encode()
+    return {"access_token": "a" * 32, "data": data}
 
 
-def posthog() -> bytes:
+def posthog(number: int, frames: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch of one event."""
-    frames = [{"platform": "python", **place(n), "context_line": CODE} for n in range(FRAMES)]
-    exception = {"type": "KeyError", "value": "'k'", "stacktrace": {"type": "raw", "frames": frames}}
+    listed = [{"platform": "python", **f} for f in frames]
+    thrown = {"type": "KeyError", "value": f"'{number}'", "stacktrace": {"type": "raw", "frames": listed}}
     event = {
         "event": "$exception",
-        "uuid": "62cbeab3-23e8-463b-8c3f-db5858ef9605",
-        "distinct_id": "u1",
+        "uuid": f"{number:032x}",
+        "distinct_id": str(number),
         "timestamp": "2026-11-20T21:03:05Z",
-        "properties": {"$lib": "posthog-python", "$os": "Linux", "$exception_list": [exception]},
+        "properties": {"$lib": "posthog-python", "$os": "Linux", "$exception_list": [thrown]},
     }
-    return json.dumps({"api_key": "phc", "batch": [event]}).encode()
+    return {"api_key": "phc", "batch": [event]}
 
 
-CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "sentry-event": ("deadreckon.reports.sentry.store", sentry),
-    "sentry-envelope": ("deadreckon.reports.sentry.envelope", envelope),
-    "rollbar": ("deadreckon.reports.rollbar", rollbar),
-    "posthog": ("deadreckon.reports.posthog", posthog),
+CASES: dict[str, Callable[[int, list[dict[str, Any]]], dict[str, Any]]] = {
+    "sentry-event": sentry,
+    "sentry-envelope": sentry,
+    "rollbar": rollbar,
+    "posthog": posthog,
 }
 
 
-def seconds(work: Callable[[], object], times: int = 20) -> float:
-    """Time of one call."""
-    start = time.perf_counter()
-    for _ in range(times):
-        work()
-    return (time.perf_counter() - start) / times
+def problem(event: Event, number: int, frames: list[dict[str, Any]]) -> str | None:
+    """Say what an event lacks of its document, None for nothing."""
+    exceptions = event.exceptions or []
+    if event.status != "ok" or event.event_id != f"{number:032x}" or event.fingerprint is None:
+        return "status, id or fingerprint"
+    if [(e.type, e.value) for e in exceptions] != [("KeyError", f"'{number}'")] or not event.title:
+        return "exception or title"
+    if (event.user or {}).get("id") != str(number):
+        return "user"
+    found = [(f.function, f.abs_path, f.lineno, f.context_line) for f in exceptions[0].frames or ()]
+    told = [(f["function"], f["abs_path"], f["lineno"], f["context_line"]) for f in reversed(frames)]
+    return None if found == told else "frames"
 
 
-def best(work: Callable[[], object]) -> float:
-    """The best of many runs, in microseconds."""
-    return min(seconds(work) for _ in range(400)) * 1e6
+def main() -> int:
+    """Check every event, time in turns, write the result. Exit 1 if an event is not what its document says."""
+    parser = argparse.ArgumentParser(description="Payloads to events, beside json.loads.")
+    parser.add_argument("--events", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    answers, notes = [], []
+    with Engine() as engine:
+        for fresh in (False, True):
+            for kind, make in CASES.items():
+                program = Program(fresh=fresh)
+                stacks = [program() for _ in range(options.events)]
+                texts = [json.dumps(make(n, stack)).encode() for n, stack in enumerate(stacks)]
+                around = b'{"sent_at":"2026-11-20T21:03:05Z"}\n{"type":"event"}\n' if "envelope" in kind else b""
+                bodies = [around + text for text in texts]
+                if not fresh:
+                    for number, (body, stack) in enumerate(zip(bodies, stacks, strict=True)):
+                        if wrong := problem(engine.process(body, kind=kind), number, stack):
+                            print(f"{kind}, event {number}: {wrong}", file=sys.stderr)
+                            return 1
+                ours, theirs = [], []
+                for turn in range(1 if fresh else ROUNDS):
+                    for at in range(0, len(texts), 20):
+                        chosen = slice(at, at + 20)
+                        if not fresh and turn % 3 != at // 20 % 3:
+                            continue  # A third of the events each turn: as many pairs, in less time.
+                        start = time.process_time()
+                        for text in texts[chosen]:
+                            json.loads(text)
+                        middle = time.process_time()
+                        for body in bodies[chosen]:
+                            engine.process(body, kind=kind)
+                        ours.append((time.process_time() - middle) / len(texts[chosen]))
+                        theirs.append((middle - start) / len(texts[chosen]))
+                what = f"{kind}, {'all names new' if fresh else 'warm'}, beside json.loads"
+                unit, wanted = "times as long", None if fresh else WANTED
+                answers.append(_result.answer(what, ours, theirs, unit=unit, wanted=wanted, at_most=True))
+                size = sum(map(len, bodies)) // len(bodies)
+                notes.append(f"{what}: {size:,} bytes, {min(ours) * 1e6:.0f} us at best, {min(theirs) * 1e6:.0f} us.")
+        notes.append(telling(engine.process, bodies[0]))
+    checked = "exception, frames, user and id of every event against its document"
+    _result.write(
+        options.json, Result("payloads", "How long do payloads take to become events?", checked, answers, notes=notes)
+    )
+    return 0
 
 
-def main() -> None:
-    """Measure all formats."""
-    source = Source(format="x", name="x", size=7000, sha256="0" * 64)
-    for name, (module, make) in CASES.items():
-        body = make()
-        read = importlib.import_module(module).read
-        document = body.rpartition(b"\n")[2]
-
-        def whole(read: Any = read, body: bytes = body) -> Event:
-            found = read(body, LIMITS)
-            raw = found[0] if isinstance(found, list) else found
-            event = describe(raw, source, "0" * 64, [])
-            for told, listed in zip(event.exceptions or (), raw.exceptions, strict=True):
-                told.frames = [f.reported for f in listed.frames or ()]
-            event.fingerprint = fingerprint(event)
-            event.title, event.culprit = title_and_culprit(event)
-            return event
-
-        event = whole()
-        pairs = [(seconds(lambda d=document: json.loads(d)), seconds(whole)) for _ in range(200)]  # type: ignore[misc]
-        ratio = statistics.median(all_of_it / loads for loads, all_of_it in pairs)
-        steps = {
-            "json.loads": best(lambda d=document: json.loads(d)),  # type: ignore[misc]
-            "read": best(lambda b=body, r=read: r(b, LIMITS)),  # type: ignore[misc]
-            "fingerprint": best(lambda e=event: fingerprint(e)),  # type: ignore[misc]
-            "all": best(whole),
-            "detect": best(lambda b=body: reports.detect(reports.Probe(b))),  # type: ignore[misc]
-        }
-        told = "  ".join(f"{step} {value:.0f}" for step, value in steps.items())
-        print(
-            f"{name}: {len(body)} B  {told} us  ratio {ratio:.2f}, of the best {steps['all'] / steps['json.loads']:.2f}"
-        )
+def telling(process: Callable[[bytes], Event], body: bytes) -> str:
+    """Say what it costs to tell a payload's format where nobody has said it."""
+    process(body)
+    times = []
+    for _ in range(200):
+        start = time.process_time()
+        reports.detect(reports.Probe(body))
+        times.append(time.process_time() - start)
+    return f"To tell the format of a payload by its content takes {min(times) * 1e6:.0f} us more."
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,7 @@ QUICK: dict[str, list[str]] = {
     "grouping": [],
     "payloads": [],
     "minidumps": [],
+    "pile": ["--dumps", "2000"],
     "worker": [],
     "coldstart": [],
     "memory": [],

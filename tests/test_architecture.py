@@ -21,7 +21,7 @@ FLOORS = [
     {"reports"},
     {"symbols"},
     {"analysis", "unwind", "symbolicate", "grouping"},
-    {"inputs", "describe"},
+    {"inputs", "describe", "stacks"},
     {"engine", "ingest"},
     {"worker"},
     {"adapters"},

@@ -172,6 +172,26 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         assert process.stderr.read() == b""
 
 
+def test_an_output_that_is_no_file_stays_what_it_is(run: Callable[..., Any], tmp_path: Path) -> None:
+    pipe, link, there = tmp_path / "pipe", tmp_path / "link", tmp_path / "there"
+    os.mkfifo(pipe)
+    link.symlink_to(there)
+    for command in (["process", DUMP], ["snapshot", DUMP]):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            assert run(*command, "-o", pipe).returncode == 0
+            assert len(os.read(reader, 1 << 16)) > 1000
+        finally:
+            os.close(reader)
+        assert pipe.is_fifo()
+        assert run(*command, "-o", link).returncode == 0
+        assert link.is_symlink()
+        assert there.stat().st_size > 1000
+    done = run("process", DUMP, "-o", tmp_path)
+    assert done.returncode == 2
+    assert "Is a directory" in done.stderr.decode()
+
+
 def test_an_output_that_cannot_be_written(run: Callable[..., Any], tmp_path: Path) -> None:
     done = run("process", DUMP, "-o", tmp_path / "nowhere" / "out.jsonl")
     assert done.returncode == 2

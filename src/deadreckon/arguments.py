@@ -30,6 +30,14 @@ def parser() -> argparse.ArgumentParser:
         )
         added.add_argument("--config", metavar="FILE", help="settings, as TOML")
 
+    def grouping(added: argparse.ArgumentParser) -> None:
+        added.add_argument(
+            "--grouping", action="append", default=[], metavar="FAMILY", help="add this family's fingerprints"
+        )
+        added.add_argument(
+            "--grouping-rules", action="append", default=[], metavar="FILE", help="rules, or lists of signatures"
+        )
+
     added = command("process", "Turn crash reports into events, one JSON line each.")
     added.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="crash file, archive or directory of them, or - for stdin"
@@ -53,6 +61,19 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--explain-grouping", action="store_true", help="show which frames made the fingerprint, and why"
     )
+    grouping(added)
+    store(added)
+
+    added = command("cluster", "Tell which crashes of a pile are the same, and which are almost the same.")
+    added.add_argument("inputs", nargs="+", metavar="PATH", help="crash file, archive or directory of them")
+    added.add_argument(
+        "--symbols", action="append", default=[], metavar="PATH", help="debug file, archive, directory or URL"
+    )
+    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
+    added.add_argument(
+        "--distance", metavar="D", type=_share, default=0.3, help="how far two stacks of a cluster may be apart, 0 to 1"
+    )
+    added.set_defaults(kind=None, sourcemaps=[], attr=[])
     store(added)
 
     added = command("lookup", "Print function, file and line for module-relative addresses.")
@@ -115,6 +136,15 @@ def parser() -> argparse.ArgumentParser:
         "--older-than", metavar="DAYS", type=_days, default=7.0, help="purge jobs that ended before that (default: 7)"
     )
 
+    added = command("diff", "Say why two crashes fall in the same or in different groups.")
+    added.add_argument("a", metavar="A", help="crash file, or an event as process writes it")
+    added.add_argument("b", metavar="B")
+    added.add_argument("--symbols", action="append", default=[], metavar="PATH", help="debug file or directory")
+    added.add_argument("--kind", metavar="FORMAT", help="the inputs' format, where it must not be detected")
+    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
+    grouping(added)
+    store(added)
+
     added = command("snapshot", "Write a core, a minidump or a running process as a portable snapshot.")
     added.add_argument("source", metavar="CORE|PID", help="core or minidump, or the number of a process")
     added.add_argument("-o", "--output", metavar="F", required=True)
@@ -140,6 +170,16 @@ def _count(text: str) -> int:
     value = int(text) if text.isdecimal() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -32,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{e.code}: {e}", USAGE)
     except BrokenPipeError:
         # The reader of our output left (| head): silence what the interpreter would say when it closes stdout.
-        import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -43,11 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Run as a program. With LLVM loaded, taking the process apart would cost 0.13 s; the system does it at once."""
+    """Run as a program. With LLVM loaded, taking the process apart would cost 0.13 s; the system does it at once.
+
+    Modules make a hundred thousand objects that stay; to look through them for garbage again and again while they load
+    takes an eighth of a start.
+    """
+    gc.set_threshold(300_000)
     code = main()
     if "numba" in sys.modules:
-        import os
-
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
@@ -67,7 +71,20 @@ def _config(options: argparse.Namespace) -> Config:
     from deadreckon.config import load
 
     config = load(Path(options.config) if options.config else None)
+    if getattr(options, "grouping", None) or getattr(options, "grouping_rules", None) or _explains(options):
+        families = (*config.grouping.families, *options.grouping)
+        rules = (*config.grouping.rules, *options.grouping_rules)
+        explain = config.grouping.explain or _explains(options)
+        config = replace(config, grouping=replace(config.grouping, families=families, rules=rules, explain=explain))
+    if config.grouping.families or config.grouping.rules:  # What is wrong with rules is told before the first crash.
+        from deadreckon.grouping.families import families_of
+
+        families_of(config.grouping)
     return replace(config, store=options.store) if options.store else config
+
+
+def _explains(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "explain_grouping", False))
 
 
 # -- process ----------------------------------------------------------------------------------------------------------
@@ -75,8 +92,6 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _inputs(paths: Sequence[str]) -> Iterator[str]:
     """Yield files: a directory stands for the files in it, in order of their names."""
-    import os
-
     for path in paths:
         if path != "-" and os.path.isdir(path):
             for directory, names, files in os.walk(path):
@@ -90,7 +105,6 @@ def _inputs(paths: Sequence[str]) -> Iterator[str]:
 
 
 def _process(options: argparse.Namespace) -> int:
-    import os
     from itertools import islice
 
     from deadreckon import inputs, reports
@@ -148,6 +162,43 @@ def _frame(shown: str) -> tuple[bytes, bytes]:
     return html.HEAD.encode(), html.TAIL.encode()
 
 
+def _cluster(options: argparse.Namespace) -> int:
+
+    from deadreckon.adapters.output import Progress
+    from deadreckon.engine import Engine
+    from deadreckon.grouping.pile import Pile
+
+    text = (options.format or ("text" if sys.stdout.isatty() else "json")) == "text"
+    _compile_kernels()
+    code, pile = OK, Pile()
+    with Engine(_config(options)) as engine, Progress() as progress:
+        for path in _inputs(options.inputs):
+            source, name = (
+                (path, None) if path != "-" else (sys.stdin.buffer.read(engine.config.report.max_bytes + 1), "-")
+            )
+            for event in engine.process_all(source, name=name, kind=options.kind, symbols=options.symbols):
+                progress.step()
+                if event.status in {"unreadable", "unsupported"}:
+                    code = UNREADABLE
+                    for problem in (event.diagnostics or ())[-1:]:
+                        _fail(f"{path}: {problem.code}: {problem.message}", UNREADABLE)
+                else:
+                    pile.add(event, os.path.basename(path))
+    found = pile.clusters(options.distance)
+    if text:
+        import shutil
+
+        from deadreckon.adapters.clusters import render
+
+        print(render(found, width=max(shutil.get_terminal_size().columns, 60)), end="")
+    else:
+        import msgspec
+
+        for cluster in found:
+            print(msgspec.json.encode(cluster).decode())
+    return code
+
+
 def _compile_kernels() -> None:
     """On a terminal, compile on all processors before the very first crash, and say why that takes so long."""
     if sys.stderr.isatty():
@@ -156,6 +207,24 @@ def _compile_kernels() -> None:
         if kernels.cold():
             print("deadreckon: compiling kernels, once on this machine (about half a minute) ...", file=sys.stderr)
             kernels.warm()
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from deadreckon.adapters.difference import difference, render
+    from deadreckon.errors import ReportError
+
+    try:
+        found = difference(_config(options), options.a, options.b, options.symbols, options.kind)
+    except ReportError as e:
+        return _fail(f"{e.code}: {e}", UNREADABLE)
+    if (options.format or ("text" if sys.stdout.isatty() else "json")) == "text":
+        for line in render(found):
+            print(line)
+    else:
+        import msgspec
+
+        print(msgspec.json.encode(found).decode())
+    return OK
 
 
 # -- symbols ----------------------------------------------------------------------------------------------------------
@@ -332,11 +401,13 @@ def _schema(_options: argparse.Namespace) -> int:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "process": _process,
+    "cluster": _cluster,
     "lookup": _lookup,
     "symbols": _symbols,
     "submit": _submit,
     "worker": _worker,
     "jobs": _jobs,
+    "diff": _diff,
     "snapshot": _snapshot,
     "demo": _demo,
     "doctor": _doctor,

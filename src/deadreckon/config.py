@@ -20,6 +20,7 @@ __all__ = [
     "MapLimits",
     "RemoteLimits",
     "ReportLimits",
+    "ScrubConfig",
     "SourceConfig",
     "SymbolLimits",
     "UnwindLimits",
@@ -240,6 +241,18 @@ class BttConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupingConfig:
+    """Which fingerprints an event has besides our own, and by which rules."""
+
+    families: tuple[str, ...] = ()
+    """Names (grouping/families): ``sentry:newstyle:2023-01-11``, ``posthog``, ``rollbar``, ``signature`` and others."""
+    rules: tuple[str, ...] = ()
+    """Files of rules, the later ones after the earlier, and lists of signatures."""
+    explain: bool = False
+    """Whether events say what their fingerprints were made of."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """How a worker treats jobs."""
 
@@ -276,6 +289,20 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """What is taken out of an event before it is handed to another product (adapters/scrub.py)."""
+
+    deny: tuple[str, ...] = ()
+    """Keys whose values go, beside the known ones; a part of a key will do, case and punctuation don't count."""
+    allow: tuple[str, ...] = ()
+    """Whole keys whose values stay, whatever the others say."""
+    cards: bool = True
+    """Whether what has the shape of a card's number goes, wherever it stands."""
+    mark: str = "[Filtered]"
+    """What stands in its place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of an Engine."""
 
@@ -290,7 +317,9 @@ class Config:
     sources: tuple[SourceConfig, ...] = ()
     """Remote sources, asked in this order for what local ones lack; TOML ``[[sources]]``."""
     remote: RemoteLimits = field(default_factory=RemoteLimits)
+    grouping: GroupingConfig = field(default_factory=GroupingConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
 
 
 def store_path(config: Config) -> str:

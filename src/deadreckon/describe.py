@@ -26,9 +26,10 @@ from deadreckon.model.event import (
 
 if TYPE_CHECKING:
     from deadreckon.analysis.access import Read
+    from deadreckon.config import GroupingConfig
     from deadreckon.model.crash import Module, RawCrash, RawException
 
-__all__ = ["derived", "describe", "exception_info", "module_info", "unreadable"]
+__all__ = ["conclude", "derived", "describe", "exception_info", "module_info", "unreadable"]
 
 
 def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attachment]) -> Event:
@@ -55,6 +56,26 @@ def describe(raw: RawCrash, source: Source, digest: str, attachments: list[Attac
         request=raw.request or None,
         attachments=[*raw.attachments, *attachments] or None,
     )
+
+
+def conclude(event: Event, raw: RawCrash, grouping: GroupingConfig) -> None:
+    """Add what needs the whole event: fingerprints, title, status."""
+    from deadreckon.grouping.fingerprint import group  # noqa: PLC0415
+
+    families = None
+    if grouping.families or grouping.rules:
+        from deadreckon.grouping.families import families_of  # noqa: PLC0415  (most events have our own only)
+
+        families = families_of(grouping)
+    # The rules of files are for the families that were asked for; without any, for ours.
+    own = families.rules if families is not None and (not families.names or "native128" in families.names) else None
+    event.fingerprint, title, event.culprit = group(event, own if own is not None and own.stack else None)
+    event.title = raw.title or title
+    if families is not None:
+        families.apply(event, raw.payload, explain=grouping.explain)
+    event.diagnostics = raw.diagnostics or None
+    if any(d.severity != "info" for d in raw.diagnostics):
+        event.status = "degraded"
 
 
 def exception_info(raw: RawCrash, exception: RawException, read: Read | None = None) -> ExceptionInfo:

@@ -12,14 +12,13 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from deadreckon import inputs, reports
+from deadreckon import inputs, reports, stacks
 from deadreckon.analysis.code import reader
 from deadreckon.config import Config, remote_source
-from deadreckon.describe import derived, describe, exception_info, module_info, unreadable
+from deadreckon.describe import conclude, derived, describe, exception_info, module_info, unreadable
 from deadreckon.errors import (
     DeadreckonError,
     LimitExceeded,
@@ -31,6 +30,7 @@ from deadreckon.model.event import (
     Source,
     Thread,
 )
+from deadreckon.stacks import Resolved
 from deadreckon.symbols.mappings import Mappings
 from deadreckon.symbols.sources import SymbolPath, resolve_all, unmatched
 from deadreckon.symbols.store import Added, SymbolStore
@@ -42,33 +42,17 @@ if TYPE_CHECKING:
     from deadreckon.model.crash import Module, RawCrash
     from deadreckon.model.event import Frame
     from deadreckon.symbolicate.javascript import JavaScript
-    from deadreckon.symbolicate.native import ModuleSymbols
     from deadreckon.symbols.remote import RemoteSource
-    from deadreckon.symbols.store import ModuleTables
 
     Place = SymbolPath | RemoteSource
 
 __all__ = ["Engine", "process"]
 
 _RESOLVED = 65_536
-_ROUNDS = 4
-"""How often a crash is unwound again because its stacks led to modules not looked at yet."""
 _FOUND_SECONDS = 3600.0
 """How long a module's tables are taken for granted; to look again also tells the store that they are in use."""
 _MISSING_SECONDS = 30.0
 """How long a module without symbols is not looked for again; another process may import them meanwhile."""
-
-
-@dataclass(slots=True)
-class _Resolved:
-    """A module's tables and symbols, kept from one crash to the next."""
-
-    tables: ModuleTables | None
-    symbols: ModuleSymbols
-    problems: list[str]
-    until: float
-    unavailable: dict[str, str] = field(default_factory=dict)
-    bundles: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -84,7 +68,7 @@ class Engine:
         self.store = SymbolStore(self.config)
         self._mappings = Mappings(self.store)
         self._paths: dict[str, Place] = {}
-        self._resolved: dict[tuple[Any, ...], _Resolved] = {}
+        self._resolved: dict[tuple[Any, ...], Resolved] = {}
         self._scripts: dict[tuple[str, ...], JavaScript] = {}
         self._lock = threading.Lock()
 
@@ -281,52 +265,36 @@ class Engine:
                 raw.attributes.update(attributes)
             event = describe(raw, source, digest if not number else derived(digest, number), crash.attachments)
             self._resolve_stacks(raw, paths, event, sourcemaps)
-            _conclude(event, raw)
+            conclude(event, raw, self.config.grouping)
             yield event
 
     def _resolve_stacks(self, raw: RawCrash, paths: list[Place], event: Event, sourcemaps: Sequence[str]) -> None:
         """Unwind and symbolicate every thread; fill threads, modules and diagnostics."""
-        from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
-        from deadreckon.symbolicate.native import ModuleSymbols, symbolicate  # noqa: PLC0415
-        from deadreckon.unwind.walk import modules_on_stacks, reported_frames, unwind  # noqa: PLC0415
-
-        unused = _Resolved(None, ModuleSymbols(None, "unused"), [], 0.0)
-        resolved = [unused] * len(raw.modules)
-        wanted = set(modules_on_stacks(raw).tolist())
-        known: set[int] = set()
-        for _ in range(_ROUNDS):
-            indexes = sorted(wanted - known)
-            for index, found in zip(indexes, self._modules([raw.modules[i] for i in indexes], paths), strict=True):
-                resolved[index] = found
-            known |= wanted
-            tables = [(r.tables.sym, r.tables.rules, r.tables.code) if r.tables else None for r in resolved]
-            walk = unwind(raw, tables, self.config.unwind)
-            table, stops = walk.frames, walk.stops
-            # Below a signal handler's own stack come modules that only the interrupted stack mentions.
-            wanted = set(table.module[table.module >= 0].tolist())
-            if wanted <= known:
-                break
-        stacks, numbers = symbolicate(table, raw.modules, [r.symbols for r in resolved], reported_frames(raw))
-        self._add_source(stacks, raw.modules, resolved)
-        if any(frame.lang == "javascript" for stack in stacks for frame in stack):
-            raw.diagnostics.extend(self._map_scripts(stacks, tuple(dict.fromkeys(sourcemaps))))
-        frames_of = dict(zip(numbers, stacks, strict=True))
-        if any(f.lang == "java" for stack in stacks for f in stack):
+        told = stacks.find(raw, self.config.unwind, lambda modules: self._modules(modules, paths))
+        frames_of, resolved, stops = told.frames, told.resolved, told.stops
+        all_stacks = list(frames_of.values())
+        self._add_source(all_stacks, raw.modules, resolved)
+        languages = {frame.lang for stack in all_stacks for frame in stack}
+        if "javascript" in languages:
+            raw.diagnostics.extend(self._map_scripts(all_stacks, tuple(dict.fromkeys(sourcemaps))))
+        if "java" in languages:
             raw.diagnostics.extend(self._retrace(raw, frames_of, paths, event))
-        used = set(table.module.tolist())
-        for frame in (f for stack in stacks for f in stack if f.in_app is None):
-            frame.in_app = in_app(frame)
-        lacking = any(e.instruction is None for e in event.exceptions or ())
+        if undecided := [f for stack in frames_of.values() for f in stack if f.in_app is None]:
+            from deadreckon.grouping.normalize import in_app  # noqa: PLC0415
+
+            for frame in undecided:
+                frame.in_app = in_app(frame)
         code = [r.tables.code if r.tables else None for r in resolved]
+        lacking = any(e.instruction is None for e in event.exceptions or ())
         if lacking and any(table is not None and len(table.data) for table in code):
             event.exceptions = [exception_info(raw, e, reader(raw, code)) for e in raw.exceptions]
         for number, exception in enumerate(event.exceptions or (), len(raw.threads)):
             exception.frames = frames_of.get(number)
         explained: dict[int, list[str]] = {}
-        if self.explain:
+        if self.explain and told.walk is not None:
             from deadreckon.unwind.explain import explain  # noqa: PLC0415  (only when asked for)
 
-            explained = explain(raw, walk, tables)
+            explained = explain(raw, told.walk, told.tables)
         event.threads = []
         for number, thread in enumerate(raw.threads):
             frames = frames_of.get(number)
@@ -374,15 +342,15 @@ class Engine:
         event.modules = []
         for index, module in enumerate(raw.modules):
             found = resolved[index]
-            state = found.symbols.state if index in used else "unused"
+            state = found.symbols.state if index in told.used else "unused"
             event.modules.append(module_info(module, state))
-            if index not in used:
+            if index not in told.used:
                 continue
             raw.diagnostics.extend(
                 Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=problem)
                 for problem in (found.problems if state in {"found", "malformed"} else ())
             )
-            if state == "found" and module.relative and module.debug_id is None and module.code_id is None:
+            if state == "found" and module.debug_id is None and module.code_id is None:
                 message = f"{module.code_file}: the report has no id of it; its symbols were taken by its name"
                 raw.diagnostics.append(
                     Diagnostic(code="symbols_by_name", severity="info", stage="symbols", message=message)
@@ -400,7 +368,7 @@ class Engine:
 
         raw.diagnostics.extend(unmatched(paths, raw.modules, raw.diagnostics))
 
-    def _add_source(self, stacks: list[list[Frame]], modules: list[Module], resolved: list[_Resolved]) -> None:
+    def _add_source(self, stacks: list[list[Frame]], modules: list[Module], resolved: list[Resolved]) -> None:
         """Give frames the lines around theirs, where there are source bundles or the user named source roots."""
         limits = self.config.symbols
         bundles = {m.debug_id: r.bundles for m, r in zip(modules, resolved, strict=True) if m.debug_id and r.bundles}
@@ -446,7 +414,7 @@ class Engine:
                 self._scripts = {paths: known}
         return problems + known.apply(stacks)
 
-    def _modules(self, modules: list[Module], paths: list[Place]) -> list[_Resolved]:
+    def _modules(self, modules: list[Module], paths: list[Place]) -> list[Resolved]:
         """Return modules' tables, found once for every crash that has the same build of them."""
         from deadreckon.symbolicate.native import ModuleSymbols  # noqa: PLC0415
 
@@ -461,7 +429,7 @@ class Engine:
         wanted = {k: m for k, m in zip(keys, modules, strict=True) if k not in known}
         for key, answer in zip(wanted, resolve_all(list(wanted.values()), paths, self.store), strict=True):
             tables, lasting = answer.tables, answer.tables is not None and not answer.unavailable
-            known[key] = _Resolved(
+            known[key] = Resolved(
                 tables,
                 ModuleSymbols(tables.sym if tables else None, answer.state),
                 answer.problems,
@@ -482,15 +450,3 @@ def process(
     """Process one crash: a path or the report's bytes; ``symbols`` are debug files or directories of them."""
     with Engine(config) as engine:
         return engine.process(source, symbols=symbols)
-
-
-def _conclude(event: Event, raw: RawCrash) -> None:
-    """Add what needs the whole event: fingerprint, title, status."""
-    from deadreckon.grouping.fingerprint import fingerprint, title_and_culprit  # noqa: PLC0415
-
-    event.fingerprint = fingerprint(event)
-    title, event.culprit = title_and_culprit(event)
-    event.title = raw.title or title
-    event.diagnostics = raw.diagnostics or None
-    if any(d.severity != "info" for d in raw.diagnostics):
-        event.status = "degraded"

@@ -91,12 +91,14 @@ def size_of(source: Source) -> int | None:
 
 def digest(data: Data) -> str:
     """Return the SHA-256 of an input in hex. A core of several GB passes through memory, and does not stay there."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
     total = hashlib.sha256()
     size = len(data)
     with memoryview(data) as view:
         for start in range(0, size, _HASHED):
             total.update(view[start : start + _HASHED])
-            if size > _HASHED and isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            if size > _HASHED and hasattr(mmap, "MADV_DONTNEED"):
                 data.madvise(mmap.MADV_DONTNEED, start, min(_HASHED, size - start))
     return total.hexdigest()
 
@@ -224,7 +226,7 @@ def _unpacked(data: Data, name: str, limits: ArchiveLimits, scratch: str) -> Ite
             else:
                 sort.append((write(Path(scratch) / f"crash-{at}", member.data), member, form))
             member.data = b""
-        elif objects.sniff(probe.head) is not None or companions.name_of(member.name):
+        elif not member.cut and (objects.sniff(probe.head) is not None or companions.name_of(member.name)):
             directory.mkdir(exist_ok=True)
             _place(member, directory, at)
         else:
@@ -274,8 +276,8 @@ def debug_files(
     members = archive.unpack(path, limits, name=os.path.basename(path), spool_dir=str(directory), problems=problems)
     for at, member in enumerate(members):
         kind = objects.sniff(bytes(member.data[: reports.HEAD_BYTES]))
-        if kind is None and not companions.name_of(member.name):
-            continue
+        if member.cut or (kind is None and not companions.name_of(member.name)):
+            continue  # Half a debug file would answer for the whole.
         placed = _place(member, directory, at)
         if kind == "macho":
             later.append((placed, member.name))

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import hashlib
-import struct
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deadreckon.grouping.fingerprint import MAX_FRAMES, fingerprint, title_and_culprit
+from deadreckon.grouping.fingerprint import MAX_FRAMES, combine, fingerprint, title_and_culprit
+from deadreckon.grouping.judge import FRAME, MESSAGE, digest
 from deadreckon.model.event import Event, ExceptionInfo, Frame, Source, Thread
+from oracle import tokens as oracle
 
 APP, LIBC = "/opt/app", "/lib/x86_64-linux-gnu/libc.so.6"
 
@@ -37,12 +37,19 @@ def counted(*frames: Frame) -> list[str]:
 
 
 def test_the_hash_is_the_documented_one() -> None:
-    """Anyone can check it: BLAKE2b over tag, u32 length and bytes of each field."""
+    """Anyone can check it: BLAKE2b of each field's tag, length and bytes, then two sums and a mix."""
     found = fingerprint(event(frame("f(int)"), frame("g")))
-    fields = [(b"T", b"SIGSEGV"), (b"F", b"f"), (b"F", b"g")]
-    data = b"".join(tag + struct.pack("<I", len(text)) + text for tag, text in fields)
-    assert found.id == hashlib.blake2b(data, digest_size=16, person=b"native128/1").hexdigest()
-    assert found.algorithm == "native128/1"
+    assert found.id == oracle.fingerprint([("T", "SIGSEGV"), ("F", "f"), ("F", "g")])
+    assert found.algorithm == "native128/2"
+
+
+def test_fields_that_join_to_the_same_text_differ() -> None:
+    lists = [["ab"], ["a", "b"], ["", "ab"], ["ab", ""], ["b", "a"], []]
+    found = {oracle.fingerprint([("F", name) for name in names]) for names in lists}
+    assert len(found) == len(lists)
+    told = {combine([digest(FRAME, name) for name in names]) for names in lists}
+    assert told == found
+    assert combine([digest(FRAME, "a")]) != combine([digest(MESSAGE, "a")])
 
 
 def test_only_own_frames_count_where_there_are_any() -> None:

@@ -20,7 +20,7 @@ from deadreckon.model.event import Frame
         ("std::ostream& operator<< <char>(std::ostream&, char)", "operator<< <>"),
         ("(anonymous namespace)::f(int)", "anonymous::f"),
         ("`anonymous namespace'::f", "anonymous::f"),
-        ("f(int)::{lambda(double)#1}::operator()(double) const", "f(int)::lambda::operator()"),
+        ("f(int)::{lambda(double)#1}::operator()(double) const", "f::lambda::operator()"),
         ("compute(int) [clone .part.0]", "compute"),
         ("compute.cold.3", "compute"),
         ("f[abi:cxx11](int)", "f"),

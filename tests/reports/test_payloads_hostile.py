@@ -155,6 +155,22 @@ def test_stacks_without_end() -> None:
     assert frames_of([found]) == payload.MAX_FRAMES
 
 
+def test_stacks_without_end_whose_frames_are_of_wrong_types() -> None:
+    """Looking at such frames one by one takes its time: those that are left out are not looked at."""
+    frame = {"function": 7, "method": 7, "lineno": "1", "filename": "x"}
+    one = {"frames": [frame] * 5000}
+    (found,) = read("sentry-event", json.dumps(sentry_event(exception=[{"type": "E", "stacktrace": one}])).encode())
+    assert frames_of([found]) == payload.MAX_FRAMES
+    assert [d.message for d in found.diagnostics] == ["stacktrace: the outermost 904 frames"]
+    many = [{"type": str(n), "stacktrace": one} for n in range(20)]
+    (found,) = read("sentry-event", json.dumps(sentry_event(exception=many)).encode())
+    assert [e.type for e in found.exceptions if e.frames] == [str(n) for n in range(19, 3, -1)]
+    trace = {**one, "exception": {"class": "E"}}
+    (found,) = read("rollbar", json.dumps(rollbar_item({"trace_chain": [trace] * 20})).encode())
+    assert frames_of([found]) == 16 * payload.MAX_FRAMES
+    assert {d.message for d in found.diagnostics} == {"trace.frames: the outermost 904 frames"}
+
+
 def test_threads_and_images_without_end() -> None:
     limits = ReportLimits(max_threads=3, max_modules=2)
     event = sentry_event(

@@ -307,6 +307,13 @@ def test_platforms(changes: dict[str, Any], platform: str) -> None:
     assert crash(**changes).platform == platform
 
 
+def test_platform_by_a_threads_files() -> None:
+    threads = {
+        "values": [{"id": 1, "crashed": True, "stacktrace": {"frames": [sentry_frame("index", filename="a.rb")]}}]
+    }
+    assert crash(platform=..., exception=..., threads=threads).platform == "ruby"
+
+
 def test_transaction() -> None:
     found = crash(exception=..., type="transaction", transaction="GET /", spans=[{"op": "db"}])
     assert (found.level, found.message, found.exceptions) == ("info", "GET /", [])

@@ -50,11 +50,21 @@ def test_brotli_where_it_is_installed() -> None:
     brotli = pytest.importorskip("brotli")
     packed = brotli.compress(TEXT)
     assert encoding.decode(packed, "br", LIMIT) == TEXT
-    with pytest.raises(LimitExceeded):
-        encoding.decode(brotli.compress(bytes(50_000_000)), "br", LIMIT)
+    bomb = brotli.compress(bytes(50_000_000))
+    for limit, named in ((LIMIT, "max_bytes"), (1 << 30, "max_ratio")):
+        with pytest.raises(LimitExceeded, match=named):
+            encoding.decode(bomb, "br", limit)
     for damaged in (packed[:-3], b"not brotli at all"):
         with pytest.raises(Malformed):
             encoding.decode(damaged, "br", LIMIT)
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_what_no_client_compresses_so_well(name: str, encoder: Callable[[bytes], bytes]) -> None:
+    """A small bomb does not get all the room that a large body has."""
+    with pytest.raises(LimitExceeded, match="max_ratio"):
+        encoding.decode(encoder(bytes(encoding.GRACE_BYTES + 1)), name, 1 << 40)
+    assert len(encoding.decode(encoder(bytes(encoding.GRACE_BYTES)), name, 1 << 40)) == encoding.GRACE_BYTES
 
 
 def test_brotli_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:

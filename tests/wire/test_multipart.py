@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,9 @@ from hypothesis import strategies as st
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.wire import multipart
 from synth.payloads import form
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_fields_and_files() -> None:
@@ -132,3 +138,31 @@ def test_urlencoded_fields() -> None:
     assert multipart.fields_of(b"a=%FF") == {"a": "�"}
     with pytest.raises(LimitExceeded, match="max_fields"):
         multipart.fields_of(b"a=1&" * 3000)
+
+
+def test_a_mapped_file_is_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "form"
+    path.write_bytes(form(("a", b"1"), ("upload_file", b"content", "x")))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert multipart.searchable(memoryview(mapped)) is mapped
+        found = multipart.parse(memoryview(mapped))
+        part = found.first("upload_file")
+        assert part is not None
+        assert (bytes(part.data), part.data.obj is mapped) == (b"content", True)
+        for held in found.parts:
+            held.data.release()
+        del found, part, held
+    whole = b"abc"
+    assert multipart.searchable(whole) is whole
+    assert multipart.searchable(memoryview(whole)) is whole
+    assert multipart.searchable(memoryview(whole)[1:]) == b"bc"
+
+
+def test_boundaries_without_parts() -> None:
+    with pytest.raises(LimitExceeded, match="max_parts"):
+        multipart.parse(b"--b\r\n" * (multipart.MAX_PARTS + 2), b"b")
+
+
+def test_forms_that_are_too_large() -> None:
+    with pytest.raises(LimitExceeded, match="max_bytes"):
+        multipart.fields_of(b"a" * (multipart.MAX_FORM_BYTES + 1))

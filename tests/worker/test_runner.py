@@ -217,7 +217,7 @@ class TestEngine:
         for release, project in (("1", "p"), ("2", "p"), ("1", "q")):
             job = submit(jobdir, [("error.txt", stack)], attributes={"release": release}, project=project)
             assert drain(jobdir, processor=engine) == ["done"]
-            [exception] = events_of(jobdir, job)[0].exceptions or ()
+            (exception,) = events_of(jobdir, job)[0].exceptions or []
             mapped[release, project] = (exception.frames or [])[0].origin is not None
         assert mapped == {("1", "p"): True, ("2", "p"): False, ("1", "q"): False}
 

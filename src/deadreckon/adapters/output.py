@@ -55,19 +55,25 @@ class _Note(msgspec.Struct):
 class Output:
     """Events to a file, written whole or not at all, or to standard output. ``items`` are in it already: skip them.
 
+    A device or a pipe is written to as it is: a file renamed over /dev/null would take its place for everybody.
+
     Raises ConfigError where a run is to be resumed that was asked for something else.
     """
 
     def __init__(self, path: str | None, *, head: bytes = b"", tail: bytes = b"", resume: str | None = None) -> None:
         self.items = 0
-        self._path, self._head, self._tail = path, head, tail
+        self._path = os.path.realpath(path) if path is not None else None
+        self._head, self._tail = head, tail
         self._asked = hashlib.sha256(resume.encode("utf-8", "surrogateescape")).hexdigest() if resume else None
         self._noted = time.monotonic()
 
     def __enter__(self) -> Self:
         self._file: BinaryIO
+        self._direct = self._path is not None and os.path.exists(self._path) and not os.path.isfile(self._path)
         if self._path is None:
             self._file = sys.stdout.buffer
+        elif self._direct:
+            self._file, self._asked = open(self._path, "wb"), None
         else:
             note = self._interrupted()
             self._file = open(f"{self._path}.tmp", "r+b" if note else "wb")
@@ -84,6 +90,9 @@ class Output:
             self._file.write(self._tail)
         self._file.flush()
         if self._path is None:
+            return
+        if self._direct:
+            self._file.close()
             return
         if kind is None:
             self._file.close()

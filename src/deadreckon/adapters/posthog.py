@@ -1,8 +1,8 @@
-"""An event's stacks as PostHog keeps them: resolved frames, each with the id of the raw frame that it was made from.
+"""An event as PostHog captures and keeps it: ``$exception``, with resolved frames, each with its raw frame's id.
 
-Specification: PostHog's "Error tracking API", ``stack_frames``. A raw frame's id is a SHA-512 over what identifies the
-frame for its language, so the same frame of any event has one record; the number after the slash tells the frames apart
-that one raw frame was expanded to. Frames are outermost first.
+Specification: PostHog's "Capture API" and "Error tracking API", ``stack_frames``. A raw frame's id is a SHA-512 over
+what identifies the frame for its language, so the same frame of any event has one record; the number after the slash
+tells the frames apart that one raw frame was expanded to. Frames are outermost first.
 """
 
 from __future__ import annotations
@@ -10,28 +10,77 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from deadreckon.adapters._export import crashed_thread, filled, has_variables, uuid
+from deadreckon.adapters.scrub import DEFAULT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from deadreckon.adapters.scrub import Scrubber
     from deadreckon.model.event import Event, ExceptionInfo, Frame
 
-__all__ = ["exception_list", "raw_id", "resolved_frames"]
+__all__ = ["captured", "exception_list", "raw_id", "resolved_frames"]
 
 _MAX_LINE = 300
 _CUT = "...✂️"
 
 
-def exception_list(event: Event) -> list[dict[str, Any]]:
-    """Return ``$exception_list``: the exceptions with the root cause last, a native crash's stack with the first."""
+def captured(event: Event, api_key: str | None = None, scrub: Scrubber | None = DEFAULT) -> dict[str, Any]:
+    """Return an event as PostHog captures it; ``scrub`` takes secrets out before, None leaves them in."""
+    event = scrub.event(event) if scrub is not None else event
+    user = dict(event.user or {})
+    known = user.pop("id", None)
+    properties = {name: value for name, value in (event.attributes or {}).items() if name not in {"token", "api_key"}}
+    grouping = event.grouping or []
+    properties |= filled(
+        {
+            "$exception_level": event.level,
+            "$exception_fingerprint": None if has_variables(grouping) else "|".join(grouping),
+            "$issue_name": event.title,
+            "$app_version": event.release,
+            "$environment": event.environment,
+            "$os": event.os.name if event.os else None,
+            "$os_version": event.os.version if event.os else None,
+            "$current_url": (event.request or {}).get("url"),
+            "$set": user,
+            "tags": event.tags,
+            "message": event.message if event.exceptions else None,
+        }
+    )
+    if known is None:
+        properties["$process_person_profile"] = False
+    told = {
+        "event": "$exception",
+        "uuid": uuid(event.event_id),
+        "timestamp": event.timestamp,
+        # The events of nobody are each somebody else's.
+        "distinct_id": event.event_id if known is None else str(known),
+        "properties": {**properties, "$exception_list": exception_list(event, None)},
+    }
+    return filled({"api_key": api_key, **told})
+
+
+def exception_list(event: Event, scrub: Scrubber | None = DEFAULT) -> list[dict[str, Any]]:
+    """Return ``$exception_list``: the exceptions with the root cause last, a native crash's stack with the first.
+
+    Every exception says whose cause it is, since clients list chains in either order.
+    """
+    event = scrub.event(event) if scrub is not None else event
     listed: list[ExceptionInfo | None] = list(event.exceptions or ()) or [None]
-    crashed = next((t.frames for t in event.threads or () if t.crashed and t.frames), None)
+    crashed = crashed_thread(event)
+    own = any(e is not None and e.frames for e in listed)
+    ids = [(told.details or {}).get("exception_id") if told else None for told in listed]
+    numbered = all(type(i) is int for i in ids) and len(set(ids)) == len(ids)
     found = []
     for number, told in enumerate(listed):
-        frames = (told.frames if told else None) or (crashed if not number else None)
+        frames = (told.frames if told else None) or (crashed.frames if crashed and not number and not own else None)
+        mechanism: dict[str, Any] = dict((told.details if told else None) or {})
+        if len(listed) > 1 and not numbered:
+            mechanism |= {"exception_id": number} | ({"parent_id": number - 1} if number else {})
         entry: dict[str, Any] = {
             "type": (told.type if told else None) or "Error",
             "value": (told.value if told else event.message) or "",
-            "mechanism": {"type": (told and told.mechanism) or "generic", **((told.details if told else None) or {})},
+            "mechanism": {"type": (told and told.mechanism) or "generic", **mechanism},
         }
         if told is not None and told.module:
             entry["module"] = told.module

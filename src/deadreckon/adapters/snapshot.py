@@ -83,17 +83,23 @@ def _written(raw: RawCrash, crash: inputs.Crash, output: str, attach: Sequence[s
         size=len(crash.data),
         sha256=inputs.digest(crash.data),
     )
-    target = Path(output)
+    attached = [_attachment(path) for path in attach]
+    target = Path(os.path.realpath(output))
+    size = sum(len(content) for _, content in memory)
+    told = f"{output}: {len(threads)} threads, {len(raw.modules)} modules, {size} bytes of memory"
+    if target.exists() and not target.is_file():  # A device or a pipe: nothing to be put in the place of.
+        with target.open("wb") as pipe:
+            dump(pipe, raw, memory, origin=origin, attachments=attached)
+        return told
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # Mode 0600.
     try:
         with os.fdopen(descriptor, "wb") as file:
-            dump(file, raw, memory, origin=origin, attachments=[_attachment(path) for path in attach])
+            dump(file, raw, memory, origin=origin, attachments=attached)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
-    size = sum(len(content) for _, content in memory)
-    return f"{output}: {len(threads)} threads, {len(raw.modules)} modules, {size} bytes of memory"
+    return told
 
 
 def _attachment(path: str) -> tuple[str, bytes]:

@@ -36,6 +36,7 @@ def _lines(event: Event, explain_grouping: bool) -> Iterator[str]:  # noqa: FBT0
         ("system", _system(event)),
         ("process", _process(event)),
         ("fingerprint", f"{event.fingerprint.id} ({event.fingerprint.algorithm})" if event.fingerprint else None),
+        *(("", f"{', '.join(values)} ({family})") for family, values in (event.fingerprints or {}).items()),
     ]
     for label, value in facts:
         if value:
@@ -65,6 +66,11 @@ def _lines(event: Event, explain_grouping: bool) -> Iterator[str]:  # noqa: FBT0
         yield "grouping"
         for component in event.fingerprint.components or ():
             yield safe(f"  {'+' if component.contributes else '-'} {component.text}  ({component.why})")
+        for family, variants in (event.explained or {}).items():
+            for variant, components in variants.items():
+                yield safe(f"grouping by {family}{f', {variant}' if variant else ''}")
+                for component in components:
+                    yield safe(f"  {'+' if component.contributes else '-'} {component.text}  ({component.why})")
     used = [m for m in event.modules or () if m.symbols != "unused"]
     if used:
         yield ""

@@ -1,52 +1,143 @@
 """Which crashes are the same: a 128-bit fingerprint over normalized frames, and the components that explain it.
 
-The family ``native128/1`` hashes the exception's type and the frames that count, innermost first, with BLAKE2b
-(RFC 7693) of 16 bytes. Every field goes in as one tag byte, its length in UTF-8 bytes as u32 little-endian, and the
-bytes themselves, so no two lists of fields give the same input.
+The family ``native128/2`` takes the exception's type and the frames that count, innermost first (judge.py), without the
+rounds of a recursion after the first, 32 of them at most; where no frame counts, the message without its numbers and
+names. Anyone can check it. Each of these fields has a digest: BLAKE2b of 16 bytes, personalised ``native128``, over one
+tag byte (T, F, M), the length of the text in UTF-8 as u32 little-endian, and the text; its first eight bytes are the
+low half, the others the high half, little-endian. Then, all modulo 2**64, with the factors of FACTORS::
+
+    low, high = (sum(half[i] * factor**i for i in range(n)) ^ n for each half and its factor)
+    low += high; high += low; low = mix(low); high = mix(high); low += high; high += low
+
+where ``mix`` is MurmurHash3's last step for 64 bits. The fingerprint is ``low`` and ``high``, little-endian, in hex.
+A batch of stacks takes the same through kernels/tokens.py (columns.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from operator import mul
+from typing import TYPE_CHECKING, NamedTuple
 
-from deadreckon.grouping.normalize import STARTERS, TERMINATORS, module_name, normalize_function
+from deadreckon.grouping.judge import KIND, MESSAGE, Verdict, digest, judge_of
+from deadreckon.grouping.names.messages import parameterize
+from deadreckon.grouping.normalize import frame_text
 from deadreckon.model.event import Component, Event, ExceptionInfo, Fingerprint, Frame
 from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["ALGORITHM", "crashed_stack", "fingerprint", "title_and_culprit"]
+    from deadreckon.grouping.rules.model import RuleSet
 
-ALGORITHM = "native128/1"
+__all__ = [
+    "ALGORITHM",
+    "CYCLE",
+    "FACTORS",
+    "MAX_FRAMES",
+    "Group",
+    "combine",
+    "crashed_stack",
+    "exception_of",
+    "fingerprint",
+    "group",
+    "kind_of",
+    "message_of",
+    "title_and_culprit",
+]
+
+ALGORITHM = "native128/2"
 MAX_FRAMES = 32
 """How many frames count: below, stacks of one bug differ by who called."""
+CYCLE = 8
+"""The longest round of calls that is seen to repeat."""
+FACTORS = (0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4D)
 
 _MAX_COMPONENTS = 128
-_TYPE, _FRAME, _MESSAGE = b"T", b"F", b"M"
+_M64 = (1 << 64) - 1
+_POWERS = tuple(tuple(pow(factor, i, 1 << 64) for i in range(MAX_FRAMES + 1)) for factor in FACTORS)
+
+
+class Group(NamedTuple):
+    """A group, and two lines for people: what happened, and where."""
+
+    fingerprint: Fingerprint
+    title: str
+    culprit: str | None
 
 
 @staged("group")
-def fingerprint(event: Event) -> Fingerprint:
-    """Return the group of an event, with a component for its exception type and for every frame or run of frames."""
-    kind = _kind(event)
-    fields: list[tuple[bytes, str]] = []
+def group(event: Event, rules: RuleSet | None = None) -> Group:
+    """Return the group of an event, with a component for its exception type and for every frame or run of frames.
+
+    ``rules`` are a user's, which come after ours; the algorithm's name then ends in a digest of all of them.
+    """
+    judge = judge_of(rules)
+    decisive = _decisive(event)
+    kind = decisive.type if decisive else None
+    frames = decisive.frames if decisive is not None and decisive.frames else crashed_stack(event)
+    exception = {"type": kind, "value": decisive.value, "mechanism": decisive.mechanism} if decisive else None
+    verdicts = judge.judge(frames, event.platform, exception)
+    halves: list[tuple[int, int]] = []
     components: list[Component] = []
     if kind:
-        fields.append((_TYPE, kind))
+        halves.append(_kind_digest(kind))
         components.append(Component(text=kind, contributes=True, why="the kind of crash"))
-    judged = list(_judge(crashed_stack(event)))
-    counted = [c.text for c in judged if c.contributes]
-    if not counted:
-        message = next((e.value for e in event.exceptions or () if e.value), None) or event.message
-        if message:
-            fields.append((_MESSAGE, message))
-            judged.append(Component(text=message, contributes=True, why="no frame counts, so the message does"))
-    fields.extend((_FRAME, text) for text in counted)
-    components.extend(judged[:_MAX_COMPONENTS])
-    return Fingerprint(id=_digest(fields), algorithm=ALGORITHM, components=components)
+    told = _runs(verdicts)
+    counted = _first_rounds([i for i, run in enumerate(told) if run[0].counts], told)
+    halves += [told[i][0].known.halves for i in counted]
+    components += _components(told, counted)
+    if not counted and (message := message_of(event)):
+        halves.append(digest(MESSAGE, message))
+        components.append(Component(text=message, contributes=True, why="no frame counts, so the message does"))
+    algorithm = ALGORITHM if rules is None or not rules.stack else f"{ALGORITHM}+{judge.digest}"
+    found = Fingerprint(id=combine(halves), algorithm=algorithm, components=components[:_MAX_COMPONENTS])
+    return Group(found, *_lines(kind or event.message or "Crash", frames, verdicts))
+
+
+def fingerprint(event: Event, rules: RuleSet | None = None) -> Fingerprint:
+    """Return the group of an event alone."""
+    return group(event, rules).fingerprint
+
+
+def title_and_culprit(event: Event, rules: RuleSet | None = None) -> tuple[str, str | None]:
+    """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
+    return group(event, rules)[1:]
+
+
+def _lines(what: str, frames: Sequence[Frame], verdicts: Sequence[Verdict]) -> tuple[str, str | None]:
+    frame = next((f for f, v in zip(frames, verdicts, strict=True) if v.counts), frames[0] if frames else None)
+    if frame is None:
+        return what, None
+    place = frame_text(frame)
+    line = f":{frame.lineno}" if frame.lineno else ""
+    where = f" ({frame.filename}{line})" if frame.filename else ""
+    return f"{what} in {place}", f"{place}{where}"
+
+
+@lru_cache(maxsize=1024)
+def _kind_digest(kind: str) -> tuple[int, int]:
+    return digest(KIND, kind)
+
+
+def combine(halves: Sequence[tuple[int, int]]) -> str:
+    """Return the fingerprint of fields by their digests, at most MAX_FRAMES and one, as 32 hex digits."""
+    count = len(halves)
+    lows, highs = zip(*halves, strict=True) if halves else ((), ())
+    low = sum(map(mul, lows, _POWERS[0])) & _M64 ^ count
+    high = sum(map(mul, highs, _POWERS[1])) & _M64 ^ count
+    low = low + high & _M64
+    high = high + low & _M64
+    low, high = _mix(low), _mix(high)
+    low = low + high & _M64
+    high = high + low & _M64
+    return (low | high << 64).to_bytes(16, "little").hex()
+
+
+def _mix(x: int) -> int:
+    x = (x ^ x >> 33) * 0xFF51_AFD7_ED55_8CCD & _M64
+    x = (x ^ x >> 33) * 0xC4CE_B9FE_1A85_EC53 & _M64
+    return x ^ x >> 33
 
 
 def _decisive(event: Event) -> ExceptionInfo | None:
@@ -58,17 +149,22 @@ def _decisive(event: Event) -> ExceptionInfo | None:
     return next((e for e in told if e.frames), next((e for e in told if e.type), None))
 
 
-def _kind(event: Event) -> str | None:
+def kind_of(event: Event) -> str | None:
+    """Return the type of the exception that an event is grouped by."""
     found = _decisive(event)
     return found.type if found else None
 
 
-def _digest(fields: Iterable[tuple[bytes, str]]) -> str:
-    state = hashlib.blake2b(digest_size=16, person=ALGORITHM.encode())
-    for tag, text in fields:
-        data = text.encode("utf-8", "surrogatepass")
-        state.update(tag + struct.pack("<I", len(data)) + data)
-    return state.hexdigest()
+def exception_of(event: Event) -> Mapping[str, str | None] | None:
+    """Return what rules may ask of the exception that an event is grouped by."""
+    found = _decisive(event)
+    return {"type": found.type, "value": found.value, "mechanism": found.mechanism} if found else None
+
+
+def message_of(event: Event) -> str | None:
+    """Return what counts where no frame does: the first message, without what differs between occurrences."""
+    message = next((e.value for e in event.exceptions or () if e.value), None) or event.message
+    return parameterize(message) if message else None
 
 
 def crashed_stack(event: Event) -> Sequence[Frame]:
@@ -83,87 +179,50 @@ def crashed_stack(event: Event) -> Sequence[Frame]:
     return next((t.frames for t in threads if t.frames), ())
 
 
-def _judge(frames: Sequence[Frame]) -> Iterator[Component]:
-    """Yield a component for each run of equal frames: its text, whether it counts, and why."""
-    ours, named = _survey(frames)
-    counted = 0
-    previous: tuple[str, bool, str] | None = None
-    repeats = 0
-    for frame in frames:
-        text = _text(frame)
-        contributes, why = _verdict(frame, ours=ours, named=named)
-        if previous is not None and previous[0] == text:
-            repeats += 1
+def _runs(judged: Iterable[Verdict]) -> list[tuple[Verdict, int]]:
+    """Return each run of equal frames as its first and their number."""
+    runs: list[tuple[Verdict, int]] = []
+    before: Verdict | None = None
+    for verdict in judged:
+        if before is not None and before.known.text == verdict.known.text and before.counts == verdict.counts:
+            runs[-1] = (before, runs[-1][1] + 1)
             continue
-        if previous is not None:
-            yield _component(previous, repeats)
-        if contributes and counted == MAX_FRAMES:
-            contributes, why = False, f"deeper than the {MAX_FRAMES} frames that count"
-        counted += contributes
-        previous, repeats = (text, contributes, why), 1
-    if previous is not None:
-        yield _component(previous, repeats)
+        runs.append((verdict, 1))
+        before = verdict
+    return runs
 
 
-def _component(judged: tuple[str, bool, str], repeats: int) -> Component:
-    text, contributes, why = judged
-    if repeats > 1:
-        why = f"{why}; {repeats} in a row count as one" if contributes else f"{why}; {repeats} in a row"
-    return Component(text=text, contributes=contributes, why=why)
+def _first_rounds(counted: list[int], told: Sequence[tuple[Verdict, int]]) -> list[int]:
+    """Return which of those that count are left without repeated rounds of calls: f g f g f g becomes f g.
+
+    Whenever the last n of those that are left equal the n before them, they go; so does what is too deep.
+    """
+    left: list[int] = []
+    texts: list[str] = []
+    for index in counted:
+        left.append(index)
+        texts.append(told[index][0].known.text)
+        if texts[-1] in texts[-CYCLE - 1 : -1]:
+            for length in range(1, CYCLE + 1):
+                if texts[-length:] == texts[-2 * length : -length]:
+                    del left[-length:], texts[-length:]
+                    break
+    return left[:MAX_FRAMES]
 
 
-def _survey(frames: Sequence[Frame]) -> tuple[bool, bool]:
-    """Tell whether a stack has certain frames of the application's own, named where any is; and whether any is."""
-    named = any(_named(f) for f in frames)
-    return any(f.in_app and f.trust != "scan" and (_named(f) or not named) for f in frames), named
-
-
-def _named(frame: Frame) -> bool:
-    return frame.function is not None and frame.function not in STARTERS and frame.function not in TERMINATORS
-
-
-def _text(frame: Frame) -> str:
-    if frame.function is not None:
-        name = normalize_function(frame.function)
-        return f"{frame.module}.{name}" if frame.module else name
-    if frame.package is not None:
-        return f"{module_name(frame.package).lower()}+{frame.rva}"
-    return "address in no module"
-
-
-def _verdict(frame: Frame, *, ours: bool, named: bool) -> tuple[bool, str]:
-    """Tell whether a frame counts, of a stack of which ``_survey`` said so much."""
-    if frame.package is None and frame.function is None:
-        return False, "it belongs to no module"
-    if frame.function in STARTERS:
-        return False, "it starts every thread"
-    if frame.function in TERMINATORS:
-        return False, "it is how programs end, not why"
-    if frame.function is None:
-        if frame.trust == "scan":
-            return False, "a guess without a name"
-        if named:
-            return False, "it has no symbol, others have"
-        if ours and not frame.in_app:
-            return False, "not the application's own code"
-        return True, "no frame has a symbol, so addresses count; another build is another group"
-    if ours and not frame.in_app:
-        return False, "not the application's own code"
-    if ours and frame.trust == "scan":
-        return False, "found by scanning the stack, others are certain"
-    return True, "the application's own code" if frame.in_app else "no frame is the application's own code"
-
-
-def title_and_culprit(event: Event) -> tuple[str, str | None]:
-    """Return one line that says what happened, and one that says where; the place is the first frame that counts."""
-    kind = _kind(event)
-    frames = crashed_stack(event)
-    ours, named = _survey(frames)
-    frame = next((f for f in frames if _verdict(f, ours=ours, named=named)[0]), frames[0] if frames else None)
-    what = kind or event.message or "Crash"
-    if frame is None:
-        return what, None
-    place = _text(frame)
-    line = f":{frame.lineno}" if frame.lineno else ""
-    where = f" ({frame.filename}{line})" if frame.filename else ""
-    return f"{what} in {place}", f"{place}{where}"
+def _components(told: Sequence[tuple[Verdict, int]], counted: Sequence[int]) -> list[Component]:
+    found: list[Component] = []
+    left = set(counted)
+    for index, (verdict, repeats) in enumerate(told[:_MAX_COMPONENTS]):
+        contributes = index in left
+        if contributes == verdict.counts and repeats == 1:
+            found.append(verdict.component)
+            continue
+        why = verdict.component.why
+        if verdict.counts and not contributes:
+            deep = len(counted) == MAX_FRAMES and index > counted[-1]
+            why = f"deeper than the {MAX_FRAMES} frames that count" if deep else "it repeats a round of calls before it"
+        if repeats > 1:
+            why = f"{why}; {repeats} in a row count as one" if contributes else f"{why}; {repeats} in a row"
+        found.append(Component(text=verdict.known.text, contributes=contributes, why=why))
+    return found

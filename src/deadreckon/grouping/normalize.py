@@ -1,8 +1,8 @@
-"""What stays the same when one bug crashes twice: function names without their details, and whose code a frame is.
+"""What stays the same when one bug crashes twice: names without their details, and whose code a frame is.
 
 A name keeps what a programmer would say aloud: its namespaces, classes and the function. It loses what differs between
 builds of one source (clone suffixes, hashes, numbers of lambdas, the spelling of the anonymous namespace) and what
-differs between uses of one template (its arguments).
+differs between uses of one template (its arguments). names/ has the languages.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from deadreckon.symbols.demangle import brackets, strip_arguments
+from deadreckon.grouping.names import managed, native
+from deadreckon.grouping.names.paths import file_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deadreckon.model.event import Frame
 
-__all__ = ["STARTERS", "TERMINATORS", "in_app", "module_name", "normalize_function"]
+__all__ = ["STARTERS", "TERMINATORS", "frame_text", "in_app", "module_name", "normalize_function"]
 
 _MAX_NAME = 4096
+_MAX_CACHED = 1024
+"""Characters of a name that is kept: 65,536 of them bound what the cache may take."""
 
 STARTERS = frozenset(
     """
@@ -44,47 +49,53 @@ TERMINATORS = frozenset(
 ) | {"-[NSException raise]", "+[NSException raise:format:]", "+[NSException raise:format:arguments:]"}
 """Functions a program dies in once it has found out that it must: how it ended, not why."""
 
-# Patterns stay text until a name needs them: compiling all of them would cost each short-lived process 10 ms.
-_LAMBDA = r"\{lambda\(.*?\)(?:#\d+)?\}|<lambda(?:\(.*?\)|_[0-9a-f]+|_\d+)?>|\{\{closure\}\}|\$_\d+|'lambda\d*'"
-_ANONYMOUS = r"\(anonymous namespace\)|`anonymous[ -]namespace'|\{anonymous\}|_GLOBAL__N_\w*|anonymous-namespace"
-_CLONE = (
-    r"(?:\.(?:cold|part|isra|constprop|llvm|lto_priv|localalias|warm|hot|unlikely|__uniq|\d+)\b(?:\.\d+)*)+$"
-    r"| \[clone [^\]]*\]| \(\.[^()]*\)$"
-)
-_ABI_TAG = r"\[abi:[^\]]*\]"
-_RUST_HASH = r"::h[0-9a-f]{16}$"
-_RUST_CRATE_HASH = r"\[[0-9a-f]{8,16}\](?=::|$|>)"
+_LANGUAGES: dict[str, Callable[[str], str]] = {
+    "csharp": managed.dotnet,
+    "dotnet": managed.dotnet,
+    "go": native.go,
+    "java": managed.java,
+    "javascript": managed.javascript,
+    "kotlin": managed.java,
+    "node": managed.javascript,
+    "php": managed.php,
+    "python": managed.python,
+    "ruby": managed.ruby,
+}
+_SCRIPTS = frozenset({"javascript", "node", "php", "python", "ruby"})
 
 
-@lru_cache(maxsize=65_536)
-def normalize_function(name: str) -> str:
-    """Return a readable function name without arguments, template arguments, clone marks, hashes and numbering."""
-    text = name[:_MAX_NAME]
-    if text.startswith(("-[", "+[")):  # Objective-C: -[Class(Category) selector:with:], all of it counts.
-        return text
-    if "." in text or " [clone" in text:
-        text = re.sub(_CLONE, "", text)
-    if "[" in text:
-        text = re.sub(_RUST_CRATE_HASH, "", re.sub(_ABI_TAG, "", text))
-    if "::h" in text:
-        text = re.sub(_RUST_HASH, "", text)
-    if "lambda" in text or "closure" in text or "$_" in text:
-        text = re.sub(_LAMBDA, "lambda", text)
-    if "nonymous" in text or "GLOBAL__N" in text:
-        text = re.sub(_ANONYMOUS, "anonymous", text)
-    return _without_templates(strip_arguments(text)).strip() or name
+def normalize_function(name: str, platform: str | None = None) -> str:
+    """Return a readable function name without arguments, template arguments, clone marks, hashes and numbering.
+
+    ``platform`` is the event's: native, javascript, python, java ...; without one a name is taken for a compiled one.
+    """
+    if len(name) > _MAX_CACHED:
+        return _normalize(name[:_MAX_NAME], platform)
+    return _remembered(name, platform)
 
 
-def _without_templates(text: str) -> str:
-    """Replace template arguments by ``<>``; a Rust ``<T as Trait>::f`` at the beginning keeps what is inside it."""
-    kept: list[str] = []
-    at = 0
-    for bracket in brackets(text):
-        if bracket.kind != "<" or bracket.start == 0:
-            continue
-        kept += (text[at : bracket.start], "<>")
-        at = bracket.end
-    return "".join((*kept, text[at:]))
+def _normalize(name: str, platform: str | None) -> str:
+    return _LANGUAGES.get(platform or "", native.compiled)(name) or name
+
+
+_remembered = lru_cache(maxsize=65_536)(_normalize)
+
+
+def frame_text(frame: Frame, platform: str | None = None) -> str:
+    """Return what a frame is in a fingerprint: its class or module and function; for scripts its file as well.
+
+    Without a name it is the module's file name and the offset in it.
+    """
+    if frame.function is not None:
+        name = normalize_function(frame.function, platform)
+        if frame.module:
+            module = normalize_function(frame.module, platform) if platform in {"java", "csharp"} else frame.module
+            return f"{module}.{name}"
+        path = frame.abs_path or frame.filename
+        return f"{name} in {file_name(path, platform)}" if path and platform in _SCRIPTS else name
+    if frame.package is not None:
+        return f"{module_name(frame.package).lower()}+{frame.rva}"
+    return "address in no module"
 
 
 _SYSTEM_PREFIXES = (

@@ -9,7 +9,20 @@ from pathlib import Path
 
 __all__ = ["MODULES", "cold", "warm"]
 
-MODULES = ("unwind", "scopes", "cfi", "jsonparts", "pe", "decode", "positions", "ranges", "nesting")
+MODULES = (
+    "unwind",
+    "scopes",
+    "cfi",
+    "tokens",
+    "marks",
+    "jsonparts",
+    "alignment",
+    "pe",
+    "decode",
+    "positions",
+    "ranges",
+    "nesting",
+)
 """The files that hold kernels, the longest to compile first; signatures are fixed, so importing compiles or loads."""
 
 

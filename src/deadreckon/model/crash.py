@@ -49,6 +49,9 @@ class Module:
         return self.image_addr + self.image_size
 
 
+_EMPTY = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
+
+
 @dataclass(slots=True)
 class MemoryMap:
     """Captured memory: ``start``/``end`` (u64, sorted by start, not overlapping) and ``offset`` (i64) into ``buffer``.
@@ -64,7 +67,7 @@ class MemoryMap:
     @classmethod
     def empty(cls) -> MemoryMap:
         """Return a map that holds nothing."""
-        return cls(np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        return cls(*_EMPTY)
 
     @classmethod
     def from_ranges(cls, ranges: Sequence[tuple[int, int, int]], buffer: NDArray[np.uint8]) -> MemoryMap:
@@ -214,4 +217,6 @@ class RawCrash:
     attachments: list[Attachment] = field(default_factory=list)
     """Files inside the report itself."""
     attributes: dict[str, Any] = field(default_factory=dict)
+    payload: dict[str, Any] | bytes | memoryview | None = None
+    """What an error tracker's client sent, as JSON or decoded: some fingerprints are computed from just that."""
     diagnostics: list[Diagnostic] = field(default_factory=list)

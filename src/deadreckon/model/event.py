@@ -69,7 +69,8 @@ class ProcessInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     uptime_s: float | None = None
 
 
-class Frame(msgspec.Struct, omit_defaults=True, kw_only=True):
+# Frames and components come by the thousand, and hold nothing that refers back to them: no cycles to be looked for.
+class Frame(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """One frame. ``status`` says what is known of it, ``trust`` how it was found."""
 
     status: str
@@ -151,7 +152,7 @@ class ModuleInfo(msgspec.Struct, omit_defaults=True, kw_only=True):
     symbols: str | None = None
 
 
-class Component(msgspec.Struct, omit_defaults=True, kw_only=True):
+class Component(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """One part of a fingerprint: its text, whether it counted, and why (or why not)."""
 
     text: str
@@ -201,6 +202,8 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     grouping: list[str] | None = None
     """The client's own fingerprint, verbatim."""
     fingerprints: dict[str, list[str]] | None = None
+    explained: dict[str, dict[str, list[Component]]] | None = None
+    """What the fingerprints of each family were made of, by variant, where that was asked for."""
     attributes: dict[str, Any] | None = None
     tags: dict[str, str] | None = None
     user: dict[str, Any] | None = None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "NAMELESS",
     "Budget",
+    "Line",
+    "Lines",
     "Text",
     "address",
     "base_name",
@@ -44,6 +46,10 @@ __all__ = [
 T = TypeVar("T")
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 """Text as a structure's member."""
+Line = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
+"""A line or a column as a structure's member; 0 is none."""
+Lines = Annotated[list[Text], msgspec.Meta(max_length=64)]
+"""Lines of source as a structure's member."""
 MAX_FRAMES = 4096
 """Frames of one stack, and sixteen times that of all: recursion ends before that in every language."""
 MAX_EXCEPTIONS = 512

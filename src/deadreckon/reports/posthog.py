@@ -23,6 +23,9 @@ from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
 from deadreckon.reports.javascript import parse_stack
 from deadreckon.reports.payload import (
+    NAMELESS,
+    Line,
+    Lines,
     Text,
     address,
     base_name,
@@ -142,6 +145,7 @@ def _crash(event: dict[str, Any], limits: ReportLimits) -> RawCrash:
         else {"critical": "fatal", "warn": "warning", "log": "info"}.get(level or "", "error"),
         title=text(properties.get("$issue_name"), 1024),
         grouping=[own] if own else None,
+        payload={"$exception_list": listed},
         release=text(properties.get("$release"), 256) or text(properties.get("$app_version"), 256),
         environment=text(properties.get("$environment"), 256) or text(properties.get("environment"), 256),
         modules=images.modules,
@@ -255,11 +259,11 @@ class _Wire(msgspec.Struct, gc=False):
     filename: Text | None = None
     module: Text | None = None
     context_line: Text | None = None
-    lineno: int | None = None
-    colno: int | None = None
+    lineno: Line | None = None
+    colno: Line | None = None
     in_app: bool | None = None
-    pre_context: list[Any] | None = None
-    post_context: list[Any] | None = None
+    pre_context: Lines | None = None
+    post_context: Lines | None = None
     code_variables: dict[str, Any] | None = None
     package: Any = None
     chunk_id: Any = None
@@ -330,15 +334,15 @@ class _Stacks:
     def _raw(self, raw: _Wire) -> RawFrame:
         platform = _LANGUAGES.get(raw.platform, raw.platform) if raw.platform else self._platform
         function, filename = raw.function or None, raw.filename or None
-        nameless = function in payload.NAMELESS
+        nameless = function in NAMELESS
         frame = Frame(
             status="missing_symbol" if nameless or function is None else "symbolicated",
             function=None if nameless else function,
             raw_function=function if nameless else None,
             filename=filename,
             abs_path=raw.abs_path or filename,
-            lineno=position(raw.lineno),
-            colno=None if raw.colno is None else position(raw.colno),
+            lineno=raw.lineno or None,
+            colno=raw.colno or None,
             lang=None if platform == "native" else platform,
             in_app=raw.in_app,
             context_line=raw.context_line or None,
@@ -346,12 +350,12 @@ class _Stacks:
         if raw.code_variables:
             frame.locals = kept(raw.code_variables)
         if raw.pre_context or raw.post_context:
-            frame.pre_context, frame.post_context = lines(raw.pre_context), lines(raw.post_context)
+            frame.pre_context, frame.post_context = raw.pre_context or None, raw.post_context or None
         if platform == "javascript" and filename:
             frame.filename = jspaths.readable(filename)
             if frame.in_app is None:
                 frame.in_app = jspaths.in_app(filename)
-        if chunk := text(raw.chunk_id or raw.chunkId, 256):
+        if (raw.chunk_id or raw.chunkId) and (chunk := text(raw.chunk_id or raw.chunkId, 256)):
             # Of a script's source map, as PostHog's command line tool puts it into both.
             frame.details = {"chunk_id": chunk}
         if platform == "native":
@@ -390,6 +394,8 @@ class _Stacks:
             in_app=in_app if type(in_app) is bool else None,
             locals=kept(members(get("code_variables"))) or None,
         )
+        if get("resolved") is not False and frame.lang == "javascript":
+            frame.details = {"resolved": True}  # It is a place in a source: there is no map from there.
         module = text(get("module"), 4096)
         frame.package, frame.module = (module, None) if native else (None, module)
         if around := mapping(get("context")):

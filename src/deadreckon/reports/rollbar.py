@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -21,6 +22,9 @@ from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
 from deadreckon.reports.enclosed import overlay, read_enclosed
 from deadreckon.reports.payload import (
+    NAMELESS,
+    Line,
+    Lines,
     Text,
     base_name,
     kept,
@@ -34,7 +38,7 @@ from deadreckon.reports.payload import (
     text,
     texts,
 )
-from deadreckon.wire import multipart
+from deadreckon.wire import jsontext, multipart
 
 if TYPE_CHECKING:
     from deadreckon.config import ReportLimits
@@ -73,21 +77,129 @@ _FOREIGN = re.compile(
 )
 
 
+class _Context(msgspec.Struct, gc=False):
+    pre: Lines | None = None
+    post: Lines | None = None
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """A frame, as the API has it."""
+
+    filename: Text | None = None
+    method: Text | None = None
+    class_name: Text | None = None
+    code: Text | None = None
+    lineno: Line | None = None
+    colno: Line | None = None
+    context: _Context | None = None
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    locals: dict[str, Any] | None = None
+
+
+class _Trace(msgspec.Struct, gc=False):
+    """A trace; ``left_out``, of no client, is how many of its outermost frames are."""
+
+    frames: list[_Wire | None] | None = None
+    exception: Any = None
+    left_out: Annotated[int, msgspec.Meta(ge=0, le=0)] = 0
+
+
+class _Body(msgspec.Struct, gc=False):
+    trace_chain: list[_Trace | None] | None = None
+    trace: _Trace | None = None
+    message: Any = None
+    crash_report: Any = None
+    telemetry: Any = None
+
+
+class _Data(msgspec.Struct, gc=False):
+    """An item's data, as far as it is read."""
+
+    body: _Body
+    environment: Any = None
+    level: Any = None
+    timestamp: Any = None
+    code_version: Any = None
+    platform: Any = None
+    language: Any = None
+    uuid: Any = None
+    person: Any = None
+    request: Any = None
+    fingerprint: Any = None
+    title: Any = None
+    notifier: Any = None
+    framework: Any = None
+    context: Any = None
+    server: Any = None
+    client: Any = None
+    custom: Any = None
+    telemetry: Any = None
+    attributes: Any = None
+    metadata: Any = None
+
+
+class _Item(msgspec.Struct, gc=False):
+    data: _Data
+
+
+_decoder = msgspec.json.Decoder(_Item)
+_TEXTS = _Wire.__struct_fields__[:4]
+
+
+def _data_of(told: dict[str, Any]) -> _Data:
+    """Return the data of an item of which nothing is sure."""
+    data = mapping(told.get("data")) or told
+    body = mapping(data.get("body"))
+    budget = payload.Budget()
+    listed = body.get("trace_chain")
+    chain = None if listed is None else [_trace(t, budget) for t in sequence(listed)]
+    trace = None if body.get("trace") is None else _trace(body["trace"], budget) or _Trace()
+    told_body = _Body(chain, trace, *(body.get(name) for name in _Body.__struct_fields__[2:]))
+    return _Data(told_body, *(data.get(name) for name in _Data.__struct_fields__[1:]))
+
+
+def _trace(told: Any, budget: payload.Budget) -> _Trace | None:
+    if type(told) is not dict:
+        return None
+    before = budget.dropped
+    listed = budget.take([f for f in sequence(told.get("frames")) if type(f) is dict])
+    frames: list[Any] = payload.converted(listed, _Wire, _frame)
+    return _Trace(frames, told.get("exception"), left_out=budget.dropped - before)
+
+
+def _frame(raw: dict[str, Any]) -> _Wire:
+    """Return a frame whose members are of other types than they should be, as far as they make sense."""
+    found = _Wire(lineno=position(raw.get("lineno")), colno=position(raw.get("colno")))
+    for name, value in zip(_TEXTS, texts(raw, _TEXTS), strict=True):
+        setattr(found, name, value)
+    if type(raw.get("colno")) is int and raw["colno"] == 0:
+        found.colno = 0
+    context = mapping(raw.get("context"))
+    found.context = _Context(lines(context.get("pre")), lines(context.get("post")))
+    found.args = sequence(raw.get("args"))
+    found.kwargs, found.locals = members(raw.get("kwargs")), members(raw.get("locals"))
+    return found
+
+
 def read(data: bytes | memoryview, limits: ReportLimits) -> RawCrash:
     """Read an item. Raises Malformed where it is none, LimitExceeded where it is too large to hold."""
-    told = document(data)
-    return _crash(mapping(told.get("data")) or told, limits)
+    item = jsontext.decode_as(data, "Rollbar item", _decoder) if _is_json(data) else None
+    return _crash(item.data if item is not None else _data_of(document(data)), limits)
 
 
 def document(data: bytes | memoryview) -> dict[str, Any]:
     """Return a request's JSON: its body, or its form's field ``payload``. Raises Malformed, LimitExceeded."""
-    head = bytes(data[:64]).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if head[:1] != b"{" and b"=" in bytes(data[:64]):
+    if not _is_json(data) and b"=" in bytes(data[:64]):
         fields = multipart.fields_of(data)
         if "payload" not in fields:
-            raise Malformed("Rollbar form", offset=0, expected="a field payload", got=repr(head[:16]))
+            raise Malformed("Rollbar form", offset=0, expected="a field payload", got=repr(bytes(data[:16])))
         data = fields["payload"].encode()
     return object_of(data, "Rollbar item")
+
+
+def _is_json(data: bytes | memoryview) -> bool:
+    return bytes(data[:64]).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
 def fingerprint(told: Any) -> str | None:
@@ -98,56 +210,57 @@ def fingerprint(told: Any) -> str | None:
     return hashlib.sha1(spelled.encode(), usedforsecurity=False).hexdigest()
 
 
-def _crash(data: dict[str, Any], limits: ReportLimits) -> RawCrash:
+def _crash(data: _Data, limits: ReportLimits) -> RawCrash:
     reading = Reading(limits)
-    body = mapping(data.get("body"))
-    kind = next((name for name in BODIES if body.get(name) is not None), None)
-    notifier = mapping(data.get("notifier"))
-    server = mapping(data.get("server"))
+    body = data.body
+    kind = next((name for name in BODIES if getattr(body, name) is not None), None)
+    notifier = mapping(data.notifier)
+    server = mapping(data.server)
     platform = _platform(data)
-    told = text(data.get("level"), 16)
-    own = fingerprint(data.get("fingerprint"))
+    told = text(data.level, 16)
+    own = fingerprint(data.fingerprint)
     crash = RawCrash(
         "rollbar",
         platform=platform,
-        timestamp=seconds(data.get("timestamp")),
-        event_id=payload.event_id(data.get("uuid")),
+        timestamp=seconds(data.timestamp),
+        event_id=payload.event_id(data.uuid),
         level=_LEVELS.get((told or "").lower()) or ("info" if kind == "message" else "error"),
-        title=(text(data.get("title")) or "")[:_MAX_TITLE] or None,
+        title=(text(data.title) or "")[:_MAX_TITLE] or None,
         grouping=[own] if own else None,
-        release=text(data.get("code_version"), 256) or text(server.get("sha"), 256),
-        environment=text(data.get("environment"), 255),
-        user=kept(members(data.get("person"))),
-        request=kept(members(data.get("request"))),
+        release=text(data.code_version, 256) or text(server.get("sha"), 256),
+        environment=text(data.environment, 255),
+        user=kept(members(data.person)),
+        request=kept(members(data.request)),
         diagnostics=reading.diagnostics,
     )
     for name in _KEPT:
-        value = data.get(name, body.get(name) if name == "telemetry" else None)
+        value = getattr(data, name)
+        if name == "telemetry" and value is None:
+            value = body.telemetry
         if value is not None and value not in ("", {}, []):
             crash.attributes[name] = kept(value)
-    for name in ("language", "platform"):
-        if (spelled := text(data.get(name), 256)) and spelled != platform:
+    for name, value in (("language", data.language), ("platform", data.platform)):
+        if value is not None and (spelled := text(value, 256)) and spelled != platform:
             crash.attributes[name] = spelled
-    if crash.event_id is None and (spelled := text(data.get("uuid"), 256)):
+    if crash.event_id is None and (spelled := text(data.uuid, 256)):
         crash.attributes["uuid"] = spelled
     if notifier:
         crash.attributes["sdk"] = {k: kept(v) for k, v in notifier.items() if k != "configured_options"}
     stacks = _Stacks(reading, platform, text(server.get("root"), 4096), text(notifier.get("name"), 256))
     if kind in {"trace", "trace_chain"}:
-        chain = sequence(body[kind]) if kind == "trace_chain" else [body[kind]]
+        chain = (body.trace_chain or []) if kind == "trace_chain" else [body.trace]
         if len(chain) > payload.MAX_EXCEPTIONS:
             reading.problem("limit_exceeded", "body.trace_chain", f"{len(chain)} of them")
-        crash.exceptions = [stacks.exception(t) for t in chain[: payload.MAX_EXCEPTIONS] if type(t) is dict]
-    if (message := mapping(body.get("message"))) and kind != "crash_report":
+        crash.exceptions = [stacks.exception(t) for t in chain[: payload.MAX_EXCEPTIONS] if t is not None]
+    if (message := mapping(body.message)) and kind != "crash_report":
         crash.message = text(message.get("body"))
         if extra := {k: kept(v) for k, v in message.items() if k != "body"}:
             crash.attributes["message"] = extra
-    return _with_report(crash, body, limits) if kind == "crash_report" else crash
+    return _with_report(crash, body.crash_report, limits) if kind == "crash_report" else crash
 
 
-def _with_report(crash: RawCrash, body: dict[str, Any], limits: ReportLimits) -> RawCrash:
+def _with_report(crash: RawCrash, told: Any, limits: ReportLimits) -> RawCrash:
     """Read the report of a crash that mobile clients send as text (Apple's or PLCrashReporter's)."""
-    told = body["crash_report"]
     raw = text(mapping(told).get("raw"), 16 << 20) or text(told, 16 << 20)
     try:
         if raw is None:
@@ -162,53 +275,17 @@ def _with_report(crash: RawCrash, body: dict[str, Any], limits: ReportLimits) ->
     return found
 
 
-def _platform(data: dict[str, Any]) -> str:
+def _platform(data: _Data) -> str:
     """Return the platform: by the language, whose version may follow it, else by where the program runs."""
-    for name, known in (("language", _LANGUAGES), ("framework", {"node-js": "javascript"}), ("platform", _PLATFORMS)):
-        spelled = (text(data.get(name), 256) or "").lower()
+    told = ((data.language, _LANGUAGES), (data.framework, {"node-js": "javascript"}), (data.platform, _PLATFORMS))
+    for value, known in told:
+        spelled = (text(value, 256) or "").lower()
         found = known.get(spelled) or known.get(spelled.partition(" ")[0])
         if found:
             return found
-    if "javascript" in mapping(data.get("client")):
+    if "javascript" in mapping(data.client):
         return "javascript"
-    return (text(data.get("language"), 64) or "other").lower().partition(" ")[0]
-
-
-class _Context(msgspec.Struct, gc=False):
-    pre: list[Any] | None = None
-    post: list[Any] | None = None
-
-
-class _Wire(msgspec.Struct, gc=False):
-    """A frame, as the API has it."""
-
-    filename: Text | None = None
-    method: Text | None = None
-    class_name: Text | None = None
-    code: Text | None = None
-    lineno: int | None = None
-    colno: int | None = None
-    context: _Context | None = None
-    args: list[Any] | None = None
-    kwargs: dict[str, Any] | None = None
-    locals: dict[str, Any] | None = None
-
-
-_TEXTS = _Wire.__struct_fields__[:4]
-
-
-def _lenient(raw: dict[str, Any]) -> _Wire:
-    """Return a frame whose members are of other types than they should be, as far as they make sense."""
-    found = _Wire(lineno=position(raw.get("lineno")), colno=position(raw.get("colno")))
-    for name, value in zip(_TEXTS, texts(raw, _TEXTS), strict=True):
-        setattr(found, name, value)
-    if type(raw.get("colno")) is int and raw["colno"] == 0:
-        found.colno = 0
-    context = mapping(raw.get("context"))
-    found.context = _Context(lines(context.get("pre")), lines(context.get("post")))
-    found.args = sequence(raw.get("args"))
-    found.kwargs, found.locals = members(raw.get("kwargs")), members(raw.get("locals"))
-    return found
+    return (text(data.language, 64) or "other").lower().partition(" ")[0]
 
 
 class _Stacks:
@@ -221,52 +298,46 @@ class _Stacks:
         # rollbar.js counts columns from 0 under Node and from 1 in browsers.
         self._first_column = 0 if notifier == "node_rollbar" else 1
         self._budget = payload.Budget()
-        self._files: dict[str, tuple[str, bool | None]] = {}
 
-    def exception(self, trace: dict[str, Any]) -> RawException:
+    def exception(self, trace: _Trace) -> RawException:
         """Return what a trace says was thrown, with its stack."""
-        thrown = mapping(trace.get("exception"))
+        thrown = mapping(trace.exception)
         details = {k: kept(v) for k, v in thrown.items() if k not in {"class", "message"} and v is not None}
         return RawException(
             text(thrown.get("class"), 4096),
             text(thrown.get("message")) or "",
             mechanism="rollbar",
-            frames=self._frames(trace.get("frames")),
+            frames=self._frames(trace.frames or [], trace.left_out),
             details=details,
         )
 
-    def _frames(self, told: Any) -> list[RawFrame] | None:
-        listed = [f for f in sequence(told) if type(f) is dict]
-        before = self._budget.dropped
-        listed = self._budget.take(listed)
+    def _frames(self, told: list[_Wire | None], left_out: int) -> list[RawFrame] | None:
+        before = self._budget.dropped - left_out
+        listed = self._budget.take([f for f in told if f is not None])
         if self._budget.dropped > before:
             self._reading.problem(
                 "frame_limit", "trace.frames", f"the outermost {self._budget.dropped - before} frames"
             )
         listed.reverse()
-        return [RawFrame(None, False, self._frame(f)) for f in payload.converted(listed, _Wire, _lenient)] or None
+        frame = self._frame
+        return [RawFrame(None, False, frame(f)) for f in listed] or None
 
     def _frame(self, raw: _Wire) -> Frame:
         path, function = raw.filename or None, raw.method or None
-        nameless = function in payload.NAMELESS
+        nameless = function in NAMELESS
         column = raw.colno
         if column is not None and not self._first_column:
             column += 1
-        place: tuple[str | None, bool | None] = (None, None)
-        if path is not None:
-            known = self._files.get(path)
-            if known is None:
-                known = self._files[path] = self._place(path)
-            place = known
+        place = (None, None) if path is None else _place(path, self._root, self._lang)
         frame = Frame(
-            status="symbolicated" if function is not None and not nameless else "missing_symbol",
+            status="missing_symbol" if function is None or nameless else "symbolicated",
             function=None if nameless else function,
             raw_function=function if nameless else None,
             module=raw.class_name or None,
             filename=place[0],
             abs_path=path,
-            lineno=position(raw.lineno),
-            colno=None if column is None else position(column),
+            lineno=raw.lineno or None,
+            colno=column or None,
             lang=self._lang,
             context_line=raw.code or None,
             in_app=place[1],
@@ -274,21 +345,23 @@ class _Stacks:
         if raw.locals:
             frame.locals = kept(raw.locals)
         if raw.context is not None:
-            frame.pre_context, frame.post_context = lines(raw.context.pre), lines(raw.context.post)
+            frame.pre_context, frame.post_context = raw.context.pre or None, raw.context.post or None
         if raw.args:
             frame.args = kept(raw.args)
         if raw.kwargs:
             frame.kwargs = kept(raw.kwargs)
         return frame
 
-    def _place(self, path: str) -> tuple[str, bool | None]:
-        """Say which part of a path counts, and whether the code is the application's own: what lies below its root."""
-        if self._root is None:
-            if self._lang == "javascript":
-                return jspaths.readable(path), jspaths.in_app(path)
-            return base_name(path), None
-        spelled = path.replace("\\", "/")
-        if not spelled.startswith(self._root):
-            return base_name(path), False
-        below = spelled[len(self._root) :]
-        return below or base_name(path), _FOREIGN.search(below) is None
+
+@lru_cache(maxsize=4096)
+def _place(path: str, root: str | None, lang: str | None) -> tuple[str | None, bool | None]:
+    """Say which part of a path counts, and whether the code is the application's own: what lies below its root."""
+    if root is None:
+        if lang == "javascript":
+            return jspaths.readable(path), jspaths.in_app(path)
+        return base_name(path), None
+    spelled = path.replace("\\", "/")
+    if not spelled.startswith(root):
+        return base_name(path), False
+    below = spelled[len(root) :]
+    return below or base_name(path), _FOREIGN.search(below) is None

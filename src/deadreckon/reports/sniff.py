@@ -176,8 +176,8 @@ def sentry_event(probe: Probe) -> bool:
         return True
     if ("event_id" in keys or "platform" in keys or _SENTRY & keys) and _SENTRY_BESIDE & keys:
         return not {"properties", "bug_type"} & keys
-    stacks = (members_of(found[name]) for name in ("exception", "threads", "stacktrace") if name in found)
-    return any({"values", "frames"} & stack.keys() for stack in stacks)
+    told = (members_of(found[name]) for name in ("exception", "threads", "stacktrace", "logentry") if name in found)
+    return any({"values", "frames", "formatted"} & members.keys() for members in told)
 
 
 _IPS_HEADER = re.compile(

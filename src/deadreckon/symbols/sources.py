@@ -313,7 +313,7 @@ class _Search:
             if _complete(self.found) and os.path.isdir(source.path):
                 continue
             for path in dict.fromkeys(source.candidates(self.module)):
-                self.look(path)
+                self.look(path, named=path == source.path)
         if self.module.debug_id is not None and not _complete(self.found):
             self.found.extend(self.store.imported(self.module.debug_id))
         if self.module.contents is not None and not _complete(self.found):
@@ -330,10 +330,16 @@ class _Search:
         self.fetch_problems += [f"{source}: {why}" for source, why in answer.unavailable.items()]
         self.unavailable = answer.unavailable
 
-    def look(self, path: str) -> None:
+    def look(self, path: str, *, named: bool = False) -> None:
+        """Take a file's tables if they are of the module's build.
+
+        ``named``: the user named this very file, for a module of its name. Where the report has no id of the module, as
+        a core of a program that was linked without a build id, that has to do, as it does for debuggers.
+        """
+        by_name = named and self.module.debug_id is None and self.module.code_id is None
         try:
             for info in self.store.tables_of(path):
-                if matches(self.module, info["debug_id"], info["code_id"]):
+                if by_name or matches(self.module, info["debug_id"], info["code_id"]):
                     if info["format"] == "sourcebundle":
                         self.bundles.append(path)
                         continue

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
@@ -41,6 +42,8 @@ class Damaged(Exception):
 
     def __init__(self, message: str, *, fatal: bool) -> None:
         self.fatal = fatal
+        self.kept: bytes | mmap.mmap | None = None
+        """What came before the damage, where it is a file's beginning and no more than cut short."""
         super().__init__(message)
 
 

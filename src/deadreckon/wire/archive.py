@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 
 from deadreckon.errors import LimitExceeded, Malformed, MissingDependency
 from deadreckon.model.event import Diagnostic
+from deadreckon.wire import _salvage
 from deadreckon.wire._kinds import COMPRESSED, HEAD_BYTES, sniff
 from deadreckon.wire._reading import Damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO, Self
 
     from deadreckon.config import ArchiveLimits
@@ -56,6 +57,8 @@ class Member:
     name: str
     container: tuple[str, ...]
     data: bytes | mmap.mmap
+    cut: bool = False
+    """Whether this is only the beginning of it: the file it was compressed in was cut short."""
 
 
 @dataclass(slots=True)
@@ -126,7 +129,7 @@ class _Unpacking:
     noted: Counter[str] = field(default_factory=Counter)
 
     def archive(self, source: str | Buffer, path: tuple[str, ...]) -> Iterator[Member]:
-        shown = "/".join(path)
+        shown, spent = "/".join(path), self.budget.total_bytes
         with contextlib.ExitStack() as stack:
             where: str | memoryview
             if isinstance(source, str):
@@ -141,7 +144,11 @@ class _Unpacking:
             try:
                 reader = stack.enter_context(_backend().open_archive(where, kind))
             except Damaged as e:
-                raise Malformed(f"{path[-1]}: {kind} archive can't be opened: {e}") from e
+                if (cut := self.salvaged(where, kind, path, spent)) is None:
+                    raise Malformed(f"{path[-1]}: {kind} archive can't be opened: {e}") from e
+                self.note("archive_damaged", shown, f"{e}; its first {len(cut.data)} bytes are used")
+                yield from self.member(cut)
+                return
             except LimitExceeded as e:
                 self.limit(e.limit, e.allowed, shown, f"{shown}: {e}")
                 return
@@ -149,9 +156,31 @@ class _Unpacking:
                 told = f"{shown}: {reader.filters} layers of compression"
                 self.limit("max_filters", self.budget.limits.max_filters, shown, told)
                 return
-            yield from self.members(reader, path)
+            yield from self.members(reader, path, lambda: self.salvaged(where, kind, path, spent))
 
-    def members(self, reader: Reader, path: tuple[str, ...]) -> Iterator[Member]:
+    def salvaged(self, source: str | memoryview, kind: str, path: tuple[str, ...], spent: int) -> Member | None:
+        """Return the beginning of a compressed file that was cut short; None where nothing of it can be had.
+
+        ``spent`` is what had been read before this file: it is now read from its beginning once more.
+        """
+        if kind not in _salvage.KINDS:
+            return None
+        self.budget.total_bytes = spent
+        name, limits = _without_suffixes(path[-1], 1), self.budget.limits
+        with _Sink(self.spool_dir) as sink:
+            try:
+                for read, offset, block in _salvage.salvage(source, kind):
+                    if not path[1:]:
+                        self.budget.read_bytes = max(self.budget.read_bytes, read)
+                    self.budget.spend(len(block))
+                    if offset + len(block) > limits.max_entry_bytes:
+                        return None
+                    sink.put(offset, block, keep=True)
+            except Damaged:
+                return None
+            return Member(name, path, sink.result(), cut=True) if sink.size else None
+
+    def members(self, reader: Reader, path: tuple[str, ...], salvaged: Callable[[], Member | None]) -> Iterator[Member]:
         entries, seen = reader.entries(), 0
         while True:
             try:
@@ -168,6 +197,13 @@ class _Unpacking:
             try:
                 data = self.content(reader, entry, name, path)
             except Damaged as e:
+                cut = salvaged() if reader.single else None
+                if cut is None and e.kept is not None:
+                    cut = Member(name, path, e.kept, cut=True)
+                if cut is not None:
+                    self.note("archive_damaged", self.budget.at, f"{e}; its first {len(cut.data)} bytes are used")
+                    yield from self.member(cut)
+                    return
                 self.note("archive_damaged", self.budget.at, str(e))
                 if e.fatal:
                     return
@@ -195,17 +231,23 @@ class _Unpacking:
         with _Sink(self.spool_dir) as sink:
             # What isn't wanted is read as well: libarchive would inflate it uncounted on the way to the next entry,
             # and a directory in a tar.gz may claim a terabyte of content (test_bombs).
-            for offset, block in reader.blocks():
-                self.count_read(reader, path)
-                if offset < sink.size:
-                    raise Damaged("content overlaps itself", fatal=True)
-                end = offset + len(block)
-                self.budget.spend(end - sink.size)
-                if wanted and end > limits.max_entry_bytes:
-                    wanted = False
-                    sink.drop()
-                    self.limit("max_entry_bytes", limits.max_entry_bytes, at, f"{at}: entry is too large")
-                sink.put(offset, block, keep=wanted)
+            try:
+                for offset, block in reader.blocks():
+                    self.count_read(reader, path)
+                    if offset < sink.size:
+                        raise Damaged("content overlaps itself", fatal=True)  # noqa: TRY301
+                    end = offset + len(block)
+                    self.budget.spend(end - sink.size)
+                    if wanted and end > limits.max_entry_bytes:
+                        wanted = False
+                        sink.drop()
+                        self.limit("max_entry_bytes", limits.max_entry_bytes, at, f"{at}: entry is too large")
+                    sink.put(offset, block, keep=wanted)
+            except Damaged as e:
+                # libarchive says "Truncated zstd input", as systemd writes its cores.
+                if reader.single and wanted and sink.size and "runcated" in str(e):
+                    e.kept = sink.result()
+                raise
             return sink.result() if wanted else None
 
     def count_read(self, reader: Reader, path: tuple[str, ...]) -> None:

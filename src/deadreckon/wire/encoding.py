@@ -25,6 +25,9 @@ __all__ = ["base64_zlib", "beginning", "decode", "is_base64_zlib", "is_zlib", "r
 
 MAX_LAYERS = 3
 """Encodings around one another; nobody sends two."""
+MAX_RATIO = 200
+"""Bytes out for one that was sent, beyond GRACE_BYTES: events have 5, dumps that are mostly zeros 100."""
+GRACE_BYTES = 32 << 20
 
 _BLOCK = 1 << 20
 _BEGINNING = 256 << 10
@@ -132,9 +135,7 @@ def _inflate(data: bytes | memoryview, window: int, max_bytes: int, name: str) -
                 block = state.decompress(rest, min(_BLOCK, max_bytes - total + 1))
             except zlib.error as e:
                 raise Malformed(f"{name} body", offset=len(data) - len(rest), expected=name, got=str(e)) from e
-            total += len(block)
-            if total > max_bytes:
-                raise LimitExceeded("encoding.max_bytes", max_bytes, what=f"{name} body")
+            total = _counted(total + len(block), len(data), max_bytes, name)
             found.append(block)
             rest = state.unconsumed_tail
             if not block and not rest and not state.eof:
@@ -145,6 +146,15 @@ def _inflate(data: bytes | memoryview, window: int, max_bytes: int, name: str) -
         if name != "gzip" or len(found) > 1024 or not rest.startswith(b"\x1f\x8b"):
             offset = len(data) - len(rest)
             raise Malformed(f"{name} body", offset=offset, expected="nothing after it", got=f"{len(rest)} bytes")
+
+
+def _counted(total: int, sent: int, max_bytes: int, name: str) -> int:
+    """Return how many bytes have come out. Raises LimitExceeded where there are too many of them."""
+    if total > max_bytes:
+        raise LimitExceeded("encoding.max_bytes", max_bytes, what=f"{name} body")
+    if total > GRACE_BYTES and total > MAX_RATIO * sent:
+        raise LimitExceeded("encoding.max_ratio", MAX_RATIO, total // max(sent, 1), f"{name} body")
+    return total
 
 
 def _zstd(data: bytes | memoryview, max_bytes: int) -> bytes:
@@ -175,9 +185,7 @@ def _brotli(data: bytes | memoryview, max_bytes: int) -> bytes:
     try:
         while not state.is_finished():
             block = state.process(rest, output_buffer_limit=min(_BLOCK, max_bytes - total + 1))
-            total += len(block)
-            if total > max_bytes:
-                raise LimitExceeded("encoding.max_bytes", max_bytes, what="br body")
+            total = _counted(total + len(block), len(data), max_bytes, "br")
             found.append(block)
             rest = b""
             if not block and state.can_accept_more_data():

@@ -11,13 +11,15 @@ import json
 import math
 import re
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from deadreckon.errors import LimitExceeded, Malformed
 
-__all__ = ["MAX_BYTES", "MAX_VALUES", "decode", "plain"]
+__all__ = ["MAX_BYTES", "MAX_VALUES", "decode", "decode_as", "plain"]
+
+T = TypeVar("T")
 
 MAX_BYTES = 256 << 20
 MAX_VALUES = 2_000_000
@@ -35,6 +37,30 @@ def decode(data: bytes | memoryview, what: str) -> Any:
     Raises Malformed, with the byte offset where the text stops being JSON, and LimitExceeded beyond MAX_BYTES,
     MAX_VALUES or a nesting that Python can't follow.
     """
+    text = _bounded(data, what)
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError as e:
+        raise LimitExceeded("json.max_depth", sys.getrecursionlimit(), what=what) from e
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        return _lenient(text, what, str(e))
+
+
+def decode_as(data: bytes | memoryview, what: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Return a document as a structure, None where it is of another shape or no JSON proper: see ``decode``.
+
+    That takes half the time of what ``decode`` and a look at every value take. Raises LimitExceeded.
+    """
+    text = _bounded(data, what)
+    try:
+        return decoder.decode(text)
+    except RecursionError as e:
+        raise LimitExceeded("json.max_depth", sys.getrecursionlimit(), what=what) from e
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _bounded(data: bytes | memoryview, what: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise LimitExceeded("json.max_bytes", MAX_BYTES, len(data), what)
     text = bytes(data).removeprefix(_BOM)
@@ -42,12 +68,7 @@ def decode(data: bytes | memoryview, what: str) -> Any:
         values = sum(map(text.count, (b",", b"[", b"{")))
         if values > MAX_VALUES:
             raise LimitExceeded("json.max_values", MAX_VALUES, values, what)
-    try:
-        return msgspec.json.decode(text)
-    except RecursionError as e:
-        raise LimitExceeded("json.max_depth", sys.getrecursionlimit(), what=what) from e
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        return _lenient(text, what, str(e))
+    return text
 
 
 def _lenient(text: bytes, what: str, problem: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,9 +10,21 @@ from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from deadreckon.errors import LimitExceeded, Malformed
 
-__all__ = ["MAX_PARTS", "Form", "Part", "boundary_in", "boundary_of", "fields_of", "parse"]
+__all__ = [
+    "MAX_FORM_BYTES",
+    "MAX_PARTS",
+    "Form",
+    "Part",
+    "boundary_in",
+    "boundary_of",
+    "fields_of",
+    "parse",
+    "searchable",
+]
 
 MAX_PARTS = 2000
+MAX_FORM_BYTES = 64 << 20
+"""Of an urlencoded form, whose parsing takes seven times its size."""
 MAX_HEADER_BYTES = 16_384
 _MAX_BOUNDARY = 200
 """Bytes; RFC 2046 allows 70."""
@@ -66,9 +79,10 @@ def boundary_in(head: bytes) -> bytes | None:
 def parse(data: bytes | memoryview, boundary: bytes | None = None) -> Form:
     """Read a form; ``boundary`` is the header's, by default the one that the body begins with.
 
-    Raises Malformed where there is no part at all, LimitExceeded beyond MAX_PARTS or MAX_HEADER_BYTES.
+    The parts are views of the body. Raises Malformed where there is no part at all, LimitExceeded beyond MAX_PARTS or
+    MAX_HEADER_BYTES.
     """
-    body = bytes(data)
+    body = searchable(data)
     boundary = boundary or boundary_in(body[: _MAX_BOUNDARY + 8192])
     if not boundary:
         raise Malformed("form", offset=0, expected="a boundary", got=repr(body[:16]))
@@ -76,14 +90,16 @@ def parse(data: bytes | memoryview, boundary: bytes | None = None) -> Form:
     form = Form()
     view = memoryview(body)
     start, end, last = _delimiter(body, delimiter, 0)
+    count = 0
     while start >= 0 and not last:
+        count += 1
         content = end
         start, end, last = _delimiter(body, delimiter, content)
         stop = start
         if start < 0:
             stop = len(body)
             form.problem = Malformed("form", offset=len(body), expected="its closing boundary", got="its end")
-        if len(form.parts) >= MAX_PARTS:
+        if count > MAX_PARTS:
             raise LimitExceeded("multipart.max_parts", MAX_PARTS, what="form")
         blank = _BLANK.search(body, content, min(stop, content + MAX_HEADER_BYTES))
         if blank is None:
@@ -101,8 +117,19 @@ def parse(data: bytes | memoryview, boundary: bytes | None = None) -> Form:
     return form
 
 
+def searchable(data: bytes | memoryview) -> bytes | mmap.mmap:
+    """Return what a view is of, where that can be searched as it is; else a copy. A mapped file may be large."""
+    inner = data.obj if isinstance(data, memoryview) else data
+    return inner if isinstance(inner, bytes | mmap.mmap) and len(inner) == len(data) else bytes(data)
+
+
 def fields_of(data: bytes | memoryview, max_fields: int = MAX_PARTS) -> dict[str, str]:
-    """Return an urlencoded form's or query's fields, the first of each name. Raises LimitExceeded."""
+    """Return an urlencoded form's or query's fields, the first of each name.
+
+    Raises LimitExceeded beyond MAX_FORM_BYTES or that many fields.
+    """
+    if len(data) > MAX_FORM_BYTES:
+        raise LimitExceeded("form.max_bytes", MAX_FORM_BYTES, len(data), "form")
     told = bytes(data).decode("utf-8", "replace")
     try:
         pairs = parse_qsl(told, keep_blank_values=True, max_num_fields=max_fields, errors="replace")
@@ -111,14 +138,14 @@ def fields_of(data: bytes | memoryview, max_fields: int = MAX_PARTS) -> dict[str
     return dict(reversed(pairs))
 
 
-def _delimiter(body: bytes, delimiter: bytes, at: int) -> tuple[int, int, bool]:
+def _delimiter(body: bytes | mmap.mmap, delimiter: bytes, at: int) -> tuple[int, int, bool]:
     """Return where the content before the next delimiter ends and what follows it begins, and whether it is the last.
 
     (-1, -1, False) where there is no more.
     """
     while (found := body.find(delimiter, at)) >= 0:
         after = found + len(delimiter)
-        last = body.startswith(b"--", after)
+        last = body[after : after + 2] == b"--"
         line = body.find(b"\n", after, after + 80)
         padding = body[after + 2 * last : line if line >= 0 else after + 80]
         if (found == 0 or body[found - 1] == 0x0A) and (last or line >= 0) and (last or not padding.strip()):

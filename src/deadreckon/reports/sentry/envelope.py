@@ -15,12 +15,14 @@ from deadreckon.reports import payload
 from deadreckon.reports.enclosed import read_enclosed
 from deadreckon.reports.payload import kept, object_of, text
 from deadreckon.reports.sentry.dump import with_dump
-from deadreckon.reports.sentry.event import crash_of
+from deadreckon.reports.sentry.event import read_event
 from deadreckon.reports.sentry.packed import is_packed
 from deadreckon.reports.sentry.store import MAX_DECODED
-from deadreckon.wire import encoding
+from deadreckon.wire import encoding, multipart
 
 if TYPE_CHECKING:
+    import mmap
+
     from deadreckon.config import ReportLimits
     from deadreckon.model.crash import RawCrash
 
@@ -56,9 +58,10 @@ class Envelope:
 
 def parse(data: bytes | memoryview) -> Envelope:
     """Take an envelope apart. Raises Malformed where its header is none, LimitExceeded beyond MAX_ITEMS."""
-    body = bytes(data)
+    body = multipart.searchable(data)
     view = memoryview(body)
-    at = len(body) - len(body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
+    head = body[:64]
+    at = len(head) - len(head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n"))
     line, at = _line(body, at)
     found = Envelope(object_of(line, "envelope header"))
     while at < len(body):
@@ -90,7 +93,7 @@ def parse(data: bytes | memoryview) -> Envelope:
     return found
 
 
-def _line(body: bytes, at: int) -> tuple[bytes, int]:
+def _line(body: bytes | mmap.mmap, at: int) -> tuple[bytes, int]:
     """Return the line at an offset, and where the next one begins."""
     end = body.find(b"\n", at, at + _MAX_HEADER)
     if end < 0:
@@ -114,18 +117,19 @@ def read(data: bytes | memoryview, limits: ReportLimits) -> list[RawCrash]:
     packed: list[memoryview] = []
     dump: tuple[str, memoryview] | None = None
     for item in envelope.items:
+        sort = item.type
         try:
-            if item.type in _EVENTS:
-                found.append(crash_of(object_of(item.data, f"envelope's {item.type}"), limits, "sentry-envelope"))
-            elif item.type in _REPORTS:
-                extra[_REPORTS[item.type]] = kept(object_of(item.data, f"envelope's {item.type}"))
+            if sort in _EVENTS:
+                found.append(read_event(item.data, f"envelope's {sort}", limits, "sentry-envelope"))
+            elif sort in _REPORTS:
+                extra[_REPORTS[sort]] = kept(object_of(item.data, f"envelope's {sort}"))
         except ReportError as e:
             error = error or e
-        if item.type not in {"attachment", "unreal_report"}:
+        if sort not in {"attachment", "unreal_report"}:
             continue
         name = text(item.header.get("filename"), 1024) or "attachment"
         kind = text(item.header.get("attachment_type"), 64) or ""
-        if dump is None and (kind in _DUMPS or item.type == "unreal_report" or bytes(item.data[:4]) == b"MDMP"):
+        if dump is None and (kind in _DUMPS or sort == "unreal_report" or bytes(item.data[:4]) == b"MDMP"):
             dump = (name, item.data)
         elif is_packed(name, kind):
             packed.append(item.data)

@@ -10,30 +10,28 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from deadreckon.model.crash import RawCrash, RawThread
 from deadreckon.model.ids import Arch
 from deadreckon.reports import payload
 from deadreckon.reports.backtrace.fields import Reading
 from deadreckon.reports.payload import kept, mapping, members, seconds, sequence, text
+from deadreckon.reports.sentry.document import Document, decode, document_of
 from deadreckon.reports.sentry.images import Images
-from deadreckon.reports.sentry.stacks import PLATFORMS, Stacks, values
+from deadreckon.reports.sentry.stacks import PLATFORMS, Stacks
 
 if TYPE_CHECKING:
     from deadreckon.config import ReportLimits
     from deadreckon.model.crash import RawException, RawFrame
     from deadreckon.model.registers import Registers
 
-__all__ = ["crash_of"]
+__all__ = ["crash_of", "read_event"]
 
-_LEGACY = "sentry.interfaces."
-_LEGACY_NAMES = {"Message": "logentry", "Http": "request"}
-_KEPT = frozenset(
-    """
-    type logger server_name transaction transaction_info culprit dist contexts extra breadcrumbs template errors
-    checksum time_spent csp hpkp expectct expectstaple
-    """.split()
-)
+_FIRST_KEPT = Document.__struct_fields__.index("type")
+_KEPT = Document.__struct_fields__[_FIRST_KEPT:]
 _LEVELS = frozenset({"fatal", "error", "warning", "info", "debug"})
+_LEVEL_NAMES = {"warn": "warning", "critical": "fatal", "log": "info"}
 _SDKS = {
     "sentry.javascript": "javascript",
     "sentry.python": "python",
@@ -70,46 +68,58 @@ _LANGUAGES = {
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\))?[-+ 0#]*\d*(?:\.\d+)?[sdifrxg]|\{(\w*)\}|%%")
 
 
+def read_event(data: bytes | memoryview, what: str, limits: ReportLimits, form: str) -> RawCrash:
+    """Return what an event's JSON says. Raises Malformed where it is no object, LimitExceeded."""
+    crash = _crash(decode(data, what), limits, form)
+    crash.payload = data
+    return crash
+
+
 def crash_of(document: dict[str, Any], limits: ReportLimits, form: str) -> RawCrash:
-    """Return what an event says; whatever is of no use in it costs itself only."""
-    event = _current_names(document)
+    """Return what an event says that is decoded already; whatever is of no use in it costs itself only."""
+    crash = _crash(document_of(document), limits, form)
+    crash.payload = document
+    return crash
+
+
+def _crash(event: Document, limits: ReportLimits, form: str) -> RawCrash:
     reading = Reading(limits)
-    contexts = mapping(event.get("contexts"))
-    arch = _arch(event, contexts)
-    images = Images(reading, event.get("debug_meta"), arch)
-    told_platform = text(event.get("platform"), 64)
+    contexts = mapping(event.contexts)
+    arch = _arch(event, contexts) if contexts or event.debug_meta is not None else Arch.UNKNOWN
+    images = Images(reading, event.debug_meta, arch)
+    told_platform = text(event.platform, 64)
     platform = _platform(told_platform, event)
     stacks = Stacks(reading, images, told_platform if told_platform and told_platform != "other" else platform, arch)
-    exceptions = stacks.exceptions(event.get("exception"))
-    transaction = event.get("type") == "transaction"
-    level = (text(event.get("level"), 16) or "").lower()
+    exceptions = stacks.exceptions(event.exception.values) if event.exception is not None else []
+    transaction = event.type == "transaction"
     crash = RawCrash(
         form,
         platform=platform,
         arch=arch,
-        timestamp=seconds(event.get("timestamp")),
-        event_id=payload.event_id(event.get("event_id")),
+        timestamp=seconds(event.timestamp),
+        event_id=payload.event_id(event.event_id),
         exceptions=[e for e, _ in exceptions],
-        threads=stacks.threads(event.get("threads")),
+        threads=stacks.threads(event.threads.values) if event.threads is not None else [],
         modules=images.modules,
         mappings=images.mappings,
-        level=_level(level) or ("info" if transaction else "error"),
-        release=text(event.get("release"), 256),
-        environment=text(event.get("environment"), 256),
-        tags=_tags(event.get("tags"), limits),
-        user=kept(members(event.get("user"))),
-        request=_request(event.get("request")),
-        grouping=_fingerprint(event.get("fingerprint")),
+        level=_level(event.level) or ("info" if transaction else "error"),
+        release=text(event.release, 256),
+        environment=text(event.environment, 256),
+        tags=_tags(event.tags, limits) if event.tags else {},
+        user=kept(members(event.user)) if event.user else {},
+        request=_request(event.request) if event.request else {},
+        grouping=_fingerprint(event.fingerprint) if event.fingerprint else None,
         diagnostics=reading.diagnostics,
     )
-    crash.message = _message(event, crash) or (text(event.get("transaction"), 4096) if transaction else None)
+    crash.message = _message(event, crash) or (text(event.transaction, 4096) if transaction else None)
     if contexts:
         _environment(crash, contexts)
     _attributes(crash, event, told_platform)
     if images.others:
         crash.attributes["debug_meta"] = {"images": images.others}
-    if (loose := event.get("stacktrace")) is not None:
-        exceptions = _place_loose(crash, exceptions, stacks.frames(loose), stacks.registers(loose))
+    if event.stacktrace is not None:
+        loose = stacks.frames(event.stacktrace)
+        exceptions = _place_loose(crash, exceptions, loose, stacks.registers(event.stacktrace))
     if platform == "native":
         _place_crashed(crash, exceptions, stacks.current)
     return crash
@@ -126,54 +136,43 @@ def _environment(crash: RawCrash, contexts: dict[str, Any]) -> None:
         crash.uptime_s = crash.timestamp - started
 
 
-def _current_names(document: dict[str, Any]) -> dict[str, Any]:
-    """Return an event's members under the names they have today."""
-    inner = document.get("event")
-    if type(inner) is dict and "issue_title" in document:  # An issue that is none of an error, around its event.
-        document = {"message": document["issue_title"], "fingerprint": document.get("fingerprint"), **inner}
-    if not [name for name in document if name.startswith(_LEGACY)]:
-        return document
-    found = {}
-    for name, value in document.items():
-        short = name[len(_LEGACY) :].rpartition(".")[2] if name.startswith(_LEGACY) else name
-        found[_LEGACY_NAMES.get(short, short.lower()) if short != name else name] = value
-    return found
-
-
-def _platform(told: str | None, event: dict[str, Any]) -> str:
+def _platform(told: str | None, event: Document) -> str:
     """Return the platform: what is told, else by the SDK, else by addresses or the one suffix that all files have."""
     if told and told != "other":
         return PLATFORMS.get(told, told)
-    sdk = text(mapping(event.get("sdk")).get("name"), 256) or ""
+    sdk = text(mapping(event.sdk).get("name"), 256) or ""
     for name, platform in _SDKS.items():
         if sdk.startswith(name):
             return platform
     suffixes = set()
-    told_stacks = [event.get("stacktrace"), *(v.get("stacktrace") for v in values(event.get("exception")))]
-    for frame in (f for s in told_stacks for f in sequence(mapping(s).get("frames"))[:256] if type(f) is dict):
-        if frame.get("instruction_addr") is not None:
+    stacks = [event.stacktrace]
+    stacks += [e.stacktrace for e in event.exception.values if e is not None] if event.exception is not None else []
+    stacks += [t.stacktrace for t in event.threads.values[:64] if t is not None] if event.threads is not None else []
+    for frame in (f for s in stacks if s is not None for f in (s.frames or ())[:256] if f is not None):
+        if frame.instruction_addr is not None:
             return "native"
-        file = text(frame.get("filename") or frame.get("abs_path"), 4096)
+        file = frame.filename or frame.abs_path
         if file and file[:1] not in "<[":
             suffixes.add(_LANGUAGES.get("." + payload.base_name(file.partition("?")[0]).rpartition(".")[2]))
     return suffixes.pop() or "other" if len(suffixes) == 1 else "other"
 
 
-def _arch(event: dict[str, Any], contexts: dict[str, Any]) -> Arch:
+def _arch(event: Document, contexts: dict[str, Any]) -> Arch:
     """Return the architecture: the device's, else the one that all images tell."""
     told = text(mapping(contexts.get("device")).get("arch"), 64)
     device = Arch.parse(told) if told else Arch.UNKNOWN
     if device is not Arch.UNKNOWN:
         return device
-    images = sequence(mapping(event.get("debug_meta")).get("images"))[:1024]
+    images = sequence(mapping(event.debug_meta).get("images"))[:1024]
     if not images:
         return Arch.UNKNOWN
     found = {Arch.parse(text(i.get("arch"), 64) or "") for i in images if type(i) is dict} - {Arch.UNKNOWN}
     return found.pop() if len(found) == 1 else Arch.UNKNOWN
 
 
-def _level(told: str) -> str | None:
-    return told if told in _LEVELS else {"warn": "warning", "critical": "fatal", "log": "info"}.get(told)
+def _level(told: Any) -> str | None:
+    spelled = (text(told, 16) or "").lower()
+    return spelled if spelled in _LEVELS else _LEVEL_NAMES.get(spelled)
 
 
 def _line(value: Any) -> str | None:
@@ -201,9 +200,9 @@ def _request(told: Any) -> dict[str, Any]:
     return found
 
 
-def _message(event: dict[str, Any], crash: RawCrash) -> str | None:
+def _message(event: Document, crash: RawCrash) -> str | None:
     """Return the message as people read it; the one with its places for parameters stays in the attributes."""
-    entry = event.get("logentry") if event.get("logentry") is not None else event.get("message")
+    entry = event.logentry if event.logentry is not None else event.message
     if type(entry) is not dict:
         return text(entry)
     template = text(entry.get("message"))
@@ -211,7 +210,7 @@ def _message(event: dict[str, Any], crash: RawCrash) -> str | None:
     if params:
         crash.attributes["logentry"] = {"message": template, "params": kept(params)}
     formatted = text(entry.get("formatted")) if type(entry.get("formatted")) is str else None
-    return formatted or (_formatted(template, params) if template else text(event.get("message")))
+    return formatted or (_formatted(template, params) if template else text(event.message))
 
 
 def _formatted(template: str, params: Any) -> str:
@@ -240,17 +239,17 @@ def _formatted(template: str, params: Any) -> str:
     return _PLACEHOLDER.sub(put, template)[:65_536]
 
 
-def _attributes(crash: RawCrash, event: dict[str, Any], told_platform: str | None) -> None:
+def _attributes(crash: RawCrash, event: Document, told_platform: str | None) -> None:
     attributes = crash.attributes
-    for name, value in event.items():
-        if name in _KEPT and value is not None and value not in ("", {}, []):
+    for name, value in zip(_KEPT, msgspec.structs.astuple(event)[_FIRST_KEPT:], strict=True):
+        if value is not None and value not in ("", {}, []):
             attributes[name] = kept(value)
     trail = attributes.get("breadcrumbs")
     if type(trail) is dict:
         attributes["breadcrumbs"] = trail.get("values") or []
-    if sdk := mapping(event.get("sdk")):
+    if sdk := mapping(event.sdk):
         attributes["sdk"] = {k: kept(sdk[k]) for k in ("name", "version", "integrations", "packages") if sdk.get(k)}
-    if packages := mapping(event.get("modules")):
+    if packages := mapping(event.modules):
         attributes["packages"] = kept(packages)
     if told_platform and told_platform != crash.platform:
         attributes["platform"] = told_platform

@@ -6,10 +6,9 @@ the caller to the callee, exceptions from the root cause to what was thrown last
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from deadreckon.model.crash import RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
@@ -17,26 +16,18 @@ from deadreckon.model.registers import REGISTER_SETS, Registers
 from deadreckon.objects import jspaths
 from deadreckon.reports import payload
 from deadreckon.reports.javascript import parse_stack
-from deadreckon.reports.payload import (
-    Text,
-    address,
-    base_name,
-    kept,
-    lines,
-    mapping,
-    members,
-    position,
-    sequence,
-    text,
-    texts,
-)
+from deadreckon.reports.payload import NAMELESS, address, base_name, kept, mapping, text
+from deadreckon.reports.sentry.document import WireFrame
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deadreckon.model.ids import Arch
     from deadreckon.reports.backtrace.fields import Reading
+    from deadreckon.reports.sentry.document import Stack, Thrown, Traced
     from deadreckon.reports.sentry.images import Images
 
-__all__ = ["NATIVE", "PLATFORMS", "Stacks", "values"]
+__all__ = ["NATIVE", "PLATFORMS", "Stacks"]
 
 NATIVE = frozenset({"native", "c", "cocoa", "objc", "swift"})
 PLATFORMS = dict.fromkeys(NATIVE, "native") | {"node": "javascript"}
@@ -45,54 +36,7 @@ PLATFORMS = dict.fromkeys(NATIVE, "native") | {"node": "javascript"}
 _CRASH_SIGNALS = frozenset({4, 5, 6, 7, 8, 10, 11, 12})
 """SIGILL, SIGTRAP, SIGABRT, SIGFPE, SIGSEGV, and SIGBUS and SIGSYS as Linux and macOS number them."""
 _MAX_PRINTED = 1 << 20
-
-
-class _Wire(msgspec.Struct, gc=False):
-    """A frame, as the interface has it."""
-
-    function: Text | None = None
-    raw_function: Text | None = None
-    symbol: Text | None = None
-    module: Text | None = None
-    filename: Text | None = None
-    abs_path: Text | None = None
-    platform: Text | None = None
-    package: Text | None = None
-    context_line: Text | None = None
-    source_link: Text | None = None
-    lineno: int | None = None
-    colno: int | None = None
-    in_app: bool | None = None
-    vars: dict[str, Any] | None = None
-    pre_context: list[Any] | None = None
-    post_context: list[Any] | None = None
-    instruction_addr: Any = None
-    addr_mode: Any = None
-    symbol_addr: Any = None
-    image_addr: Any = None
-    function_id: Any = None
-
-
-_TEXTS = _Wire.__struct_fields__[:10]
-
-
-def _lenient(raw: dict[str, Any]) -> _Wire:
-    """Return a frame whose members are of other types than they should be, as far as they make sense."""
-    found = _Wire(lineno=position(raw.get("lineno")), colno=position(raw.get("colno")))
-    for name, value in zip(_TEXTS, texts(raw, _TEXTS), strict=True):
-        setattr(found, name, value)
-    found.in_app = raw["in_app"] if type(raw.get("in_app")) is bool else None
-    found.vars = members(raw.get("vars")) or None
-    found.pre_context, found.post_context = lines(raw.get("pre_context")), lines(raw.get("post_context"))
-    for name in ("instruction_addr", "addr_mode", "symbol_addr", "image_addr", "function_id"):
-        setattr(found, name, raw.get(name))
-    return found
-
-
-def values(told: Any) -> list[dict[str, Any]]:
-    """Return the members of an interface: an object with ``values``, a list, or a single one; null ones left out."""
-    found = told.get("values", [told]) if type(told) is dict else told
-    return [v for v in found if type(v) is dict] if type(found) is list else []
+_NOTHING = WireFrame()
 
 
 class Stacks:
@@ -101,106 +45,102 @@ class Stacks:
     def __init__(self, reading: Reading, images: Images, platform: str | None, arch: Arch) -> None:
         self._reading = reading
         self._images = images
+        self._source_maps = images.source_maps
         self._spoken = PLATFORMS.get(platform, platform) if platform else None
         self._arch = arch
         self.budget = payload.Budget()
         self._addressed = False
-        self._places: dict[tuple[str | None, str | None, bool], tuple[str | None, str | None, bool | None]] = {}
         self.current: int | None = None
         """The thread that sent the event, where just one says so."""
 
-    def exceptions(self, told: Any) -> list[tuple[RawException, Registers | None]]:
+    def exceptions(self, listed: Sequence[Thrown | None]) -> list[tuple[RawException, Registers | None]]:
         """Return the exceptions, the root cause last, each with the registers of its stack."""
-        listed = values(told)
         if len(listed) > payload.MAX_EXCEPTIONS:
             self._reading.problem("limit_exceeded", "exception", f"{len(listed)} of them")
             listed = listed[-payload.MAX_EXCEPTIONS :]
-        found = [self._exception(value) for value in reversed(listed)]
+        found = [self._exception(value) for value in reversed(listed) if value is not None]
         return [(e, registers) for e, registers in found if e.type or e.value or e.frames]
 
-    def threads(self, told: Any) -> list[RawThread]:
+    def threads(self, listed: Sequence[Traced | None]) -> list[RawThread]:
         """Return the threads in their order."""
-        listed = values(told)
         limit = self._reading.limits.max_threads
         if len(listed) > limit:
             self._reading.problem("limit_exceeded", "threads", f"{len(listed)} of them, the limit is {limit}")
         found = []
         current = []
-        for number, value in enumerate(listed[:limit]):
-            known = thread_id(value.get("id"))
-            thread = RawThread(number if known is None else known, text(value.get("name"), 1024))
-            thread.crashed = value.get("crashed") is True
-            stack = value.get("stacktrace")
-            thread.frames = self.frames(stack) or []
-            thread.registers = self.registers(stack)
+        for number, value in enumerate(v for v in listed[:limit] if v is not None):
+            known = thread_id(value.id)
+            thread = RawThread(number if known is None else known, text(value.name, 1024))
+            thread.crashed = value.crashed is True
+            thread.frames = self.frames(value.stacktrace) or []
+            thread.registers = self.registers(value.stacktrace)
             found.append(thread)
-            if value.get("current") is True:
+            if value.current is True:
                 current.append(thread.id)
         self.current = current[0] if len(current) == 1 else None
         return found
 
-    def frames(self, stacktrace: Any, signal: int | None = None) -> list[RawFrame] | None:
+    def frames(self, stack: Stack | None, signal: int | None = None) -> list[RawFrame] | None:
         """Return a stack, innermost frame first; None for none. ``signal`` is what ended the program, if one did."""
-        if type(stacktrace) is str and self._spoken == "javascript":
-            printed = parse_stack(stacktrace[:_MAX_PRINTED])
-            return [RawFrame(None, False, frame) for frame in printed[: payload.MAX_FRAMES]] or None
-        told = stacktrace if type(stacktrace) is dict else {"frames": stacktrace}
-        listed = [f for f in sequence(told.get("frames")) if type(f) is dict and f]
-        if not listed:
+        if stack is None or not (stack.frames or stack.printed or stack.left_out):
             return None
-        dropped = self.budget.dropped
-        listed = self.budget.take(listed)
+        if stack.printed is not None:
+            printed = parse_stack(stack.printed[:_MAX_PRINTED]) if self._spoken == "javascript" else []
+            return [RawFrame(None, False, frame) for frame in printed[: payload.MAX_FRAMES]] or None
+        dropped = self.budget.dropped - stack.left_out
+        listed = self.budget.take([f for f in stack.frames or () if f is not None])
         if self.budget.dropped > dropped:
             self._reading.problem("frame_limit", "stacktrace", f"the outermost {self.budget.dropped - dropped} frames")
         listed.reverse()
         frame = self._frame
-        found = [frame(raw) for raw in payload.converted(listed, _Wire, _lenient)]
-        if self._addressed:
-            self._adjust(found, told, signal)
+        found = [made for raw in listed if (made := frame(raw)) is not None]
+        if self._addressed and found:
+            self._adjust(found, stack, signal)
             _join_inlined(found)
-        return found
+        return found or None
 
-    def registers(self, stacktrace: Any) -> Registers | None:
+    def registers(self, stack: Stack | None) -> Registers | None:
         """Return the registers of a stack's innermost frame, where the architecture is known."""
+        if stack is None or type(stack.registers) is not dict:
+            return None
         known = REGISTER_SETS.get(self._arch)
-        told = mapping(mapping(stacktrace).get("registers"))
+        told = stack.registers
         if known is None or not told:
             return None
         found = {name: address(v) for name, v in list(told.items())[: 2 * len(known.names)]}
         read = Registers.from_mapping(self._arch, {n: v for n, v in found.items() if v is not None}, keep_others=True)
         return read if read.valid else None
 
-    def _adjust(self, found: list[RawFrame], told: dict[str, Any], signal: int | None) -> None:
+    def _adjust(self, found: list[RawFrame], stack: Stack, signal: int | None) -> None:
         """Say which addresses calls return to."""
-        adjustment = told.get("instruction_addr_adjustment")
+        adjustment = stack.instruction_addr_adjustment
         if adjustment == "none":
             return
         for raw in found:
             raw.is_return_address = True
-        if adjustment != "all" and (adjustment == "all_but_first" or not self._interrupted(found[0], told, signal)):
+        if adjustment != "all" and (adjustment == "all_but_first" or not self._interrupted(found[0], stack, signal)):
             found[0].is_return_address = False
 
-    def _interrupted(self, innermost: RawFrame, told: dict[str, Any], signal: int | None) -> bool:
+    def _interrupted(self, innermost: RawFrame, stack: Stack, signal: int | None) -> bool:
         """Tell, of the default adjustment, whether the innermost address is one that a call returns to after all.
 
         A signal interrupts at the program counter. A stack that begins somewhere else was walked by a call.
         """
-        registers = mapping(told.get("registers"))
+        registers = mapping(stack.registers)
         if signal not in _CRASH_SIGNALS or not registers:
             return False
         counter = next((address(registers[n]) for n in ("pc", "rip", "eip") if n in registers), None)
         return counter is not None and counter != innermost.instruction_addr
 
-    def _exception(self, value: dict[str, Any]) -> tuple[RawException, Registers | None]:
-        stack = value.get("stacktrace")
+    def _exception(self, value: Thrown) -> tuple[RawException, Registers | None]:
         found = RawException(
-            text(value.get("type"), 4096),
-            text(value.get("value")) or "",
-            thread_id=thread_id(value.get("thread_id")),
-            module=text(value.get("module"), 4096),
+            text(value.type, 4096),
+            text(value.value) or "",
+            thread_id=None if value.thread_id is None else thread_id(value.thread_id),
+            module=text(value.module, 4096),
         )
         number = None
-        if mechanism := mapping(value.get("mechanism")):
+        if mechanism := mapping(value.mechanism):
             found.mechanism = text(mechanism.get("type"), 256)
             found.details = {k: kept(v) for k, v in mechanism.items() if v is not None and k != "type"}
             if meta := mapping(mechanism.get("meta")):
@@ -209,31 +149,32 @@ class Stacks:
                 found.code = mach if number is None or (mach is not None and found.mechanism == "mach") else number
             if data := mapping(mechanism.get("data")):
                 found.address = address(data.get("relevant_address"))
-        if stack is None:
+        if value.stacktrace is None:
             return found, None
-        found.frames = self.frames(stack, number)
-        return found, self.registers(stack)
+        found.frames = self.frames(value.stacktrace, number)
+        return found, self.registers(value.stacktrace)
 
-    def _frame(self, raw: _Wire) -> RawFrame:
+    def _frame(self, raw: WireFrame) -> RawFrame | None:
+        """Return a frame, None for one that says nothing."""
         function, raw_function = raw.function or None, raw.raw_function or raw.symbol or None
-        platform = PLATFORMS.get(raw.platform, raw.platform) if raw.platform else self._spoken
+        spoken = raw.platform
+        platform = self._spoken if spoken is None else PLATFORMS.get(spoken, spoken)
         native = platform == "native"
-        if function in payload.NAMELESS:
+        if function is None or function in NAMELESS:
             # Whoever groups as Sentry does has to see what stood there.
             function, raw_function = None, raw_function if native else raw_function or function
-        key = (raw.filename, raw.abs_path, platform == "javascript")
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = _place(raw.filename or None, raw.abs_path or None, script=key[2])
+            if raw_function is None and raw.lineno is None and raw == _NOTHING:
+                return None
+        place = _place(raw.filename, raw.abs_path, platform == "javascript")
         frame = Frame(
-            status="symbolicated" if function else "missing_symbol",
+            status="missing_symbol" if function is None else "symbolicated",
             function=function,
             raw_function=raw_function,
             module=raw.module or None,
             filename=place[0],
             abs_path=place[1],
-            lineno=position(raw.lineno),
-            colno=None if raw.colno is None else position(raw.colno),
+            lineno=raw.lineno or None,
+            colno=raw.colno or None,
             lang=None if native else platform,
             context_line=raw.context_line or None,
             in_app=place[2] if raw.in_app is None else raw.in_app,
@@ -241,15 +182,17 @@ class Stacks:
         )
         if raw.vars:
             frame.locals = kept(raw.vars)
-        if raw.pre_context or raw.post_context:
-            frame.pre_context, frame.post_context = lines(raw.pre_context), lines(raw.post_context)
+        if raw.pre_context:
+            frame.pre_context = raw.pre_context
+        if raw.post_context:
+            frame.post_context = raw.post_context
         if raw.source_link:
             frame.source_link = raw.source_link
-        if self._images.source_maps:
-            frame.debug_id = self._images.source_maps.get(raw.abs_path or raw.filename or "")
+        if self._source_maps:
+            frame.debug_id = self._source_maps.get(raw.abs_path or raw.filename or "")
         return RawFrame(None, False, frame) if raw.instruction_addr is None else self._native(raw, frame)
 
-    def _native(self, raw: _Wire, frame: Frame) -> RawFrame:
+    def _native(self, raw: WireFrame, frame: Frame) -> RawFrame:
         """Add a frame's address. Of .NET, an address counts from the beginning of a function."""
         mode = raw.addr_mode
         addr = address(raw.instruction_addr)
@@ -275,8 +218,10 @@ class Stacks:
         return RawFrame(addr, False, frame)
 
 
-def _place(filename: str | None, path: str | None, *, script: bool) -> tuple[str | None, str | None, bool | None]:
+@lru_cache(maxsize=4096)
+def _place(filename: str | None, path: str | None, script: bool) -> tuple[str | None, str | None, bool | None]:  # noqa: FBT001
     """Return a file's short name, its path, and of a script whether it is the application's own, by its path."""
+    filename, path = filename or None, path or None
     short = filename
     if filename is None:
         short = base_name(path) if path else None

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deadreckon.reports.payload import object_of
-from deadreckon.reports.sentry.event import crash_of
+from deadreckon.reports.sentry.event import read_event
 from deadreckon.wire import encoding
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ MAX_DECODED = 64 << 20
 def read(data: bytes | memoryview, limits: ReportLimits) -> RawCrash:
     """Read an event. Raises Malformed where it is no JSON object, LimitExceeded where it is too large to hold."""
     body = encoding.recognised(data, min(MAX_DECODED, limits.max_bytes)) if _encoded(data) else data
-    return crash_of(object_of(body, "Sentry event"), limits, "sentry-event")
+    return read_event(body, "Sentry event", limits, "sentry-event")
 
 
 def _encoded(data: bytes | memoryview) -> bool:
