@@ -290,7 +290,7 @@ def _resident(pid: int) -> int:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
     except OSError:
         return 0
-    found = re.search(r"^Private_Dirty: +(\d+) kB", text, re.MULTILINE)
+    found = re.search(r"^Rss: +(\d+) kB", text, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
 
 
