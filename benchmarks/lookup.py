@@ -51,21 +51,39 @@ def main() -> int:
     options = parser.parse_args()
     cache = _symcache(options.debug_file)
     with tempfile.TemporaryDirectory() as scratch:
-        store = SymbolStore(Config(store=scratch))
-        try:
-            opened = store.open(store.tables_of(str(options.debug_file))[0]["table"])
-            assert opened is not None
-            table = opened.sym
-        finally:
-            store.close()
-        rng = np.random.default_rng(2)
-        addresses = rng.integers(0, _end(table), options.addresses).astype(np.uint64)
-        different = _differences(table, cache, addresses[: options.loop])
+        table = _table(options.debug_file, scratch)
+        addresses = _addresses(table, options.addresses)
+        compared, different, beyond = _differences(table, cache, addresses[: options.loop])
+        print(f"{compared} addresses compared, {len(different)} differ, {beyond} beyond their section", file=sys.stderr)
         if different:
             print("\n".join(different[:20]), file=sys.stderr)
             return 1
         _result.write(options.json, _time(options.debug_file, table, cache, addresses, options.loop))
     return 0
+
+
+def compare(path: Path, store: str, count: int = 2_000) -> tuple[int, int, int]:
+    """Look addresses of a debug file up; return how many, how many answers differ, and how many ended sections.
+
+    Of the last, ours is none, and symbolic's the name of a function in another section.
+    """
+    table = _table(path, store)
+    compared, different, beyond = _differences(table, _symcache(path), _addresses(table, count))
+    return compared, len(different), beyond
+
+
+def _table(path: Path, scratch: str) -> SymTable:
+    store = SymbolStore(Config(store=scratch))
+    try:
+        opened = store.open(store.tables_of(str(path))[0]["table"])
+        assert opened is not None
+        return opened.sym
+    finally:
+        store.close()
+
+
+def _addresses(table: SymTable, count: int) -> NDArray[np.uint64]:
+    return np.random.default_rng(2).integers(0, _end(table), count).astype(np.uint64)
 
 
 def _end(table: SymTable) -> int:
@@ -77,7 +95,7 @@ def _symcache(path: Path) -> Any:
     return found.make_symcache()
 
 
-def _differences(table: SymTable, cache: Any, addresses: NDArray[np.uint64]) -> list[str]:
+def _differences(table: SymTable, cache: Any, addresses: NDArray[np.uint64]) -> tuple[int, list[str], int]:
     edges = table.range_start[:: max(1, len(table.range_start) // 20_000)].astype(np.uint64)
     tried = np.unique(np.concatenate([addresses, edges, edges - (edges > 0)]))
     if len(table.text):  # Code only: ours knows data by name as well, a SymCache takes it for the function before it.
@@ -94,8 +112,7 @@ def _differences(table: SymTable, cache: Any, addresses: NDArray[np.uint64]) -> 
             beyond += 1
         elif ours != theirs:
             wrong.append(f"{address:#x}: {ours} != {theirs}")
-    print(f"{len(tried)} addresses compared, {len(wrong)} differ, {beyond} beyond their section", file=sys.stderr)
-    return wrong
+    return len(tried), wrong, beyond
 
 
 def _beyond_section(table: SymTable, cache: Any, address: int) -> bool:

@@ -1,24 +1,21 @@
 """Source maps: parsing, look-ups in a batch and opening a stored map, against symbolic and JavaScript's libraries.
 
 Answers are compared first. Then all are timed in turns on the same bytes, so that what else the machine does falls on
-all alike. Maps are files, or are taken from packages of npm's registry (``name@version:path``), which ``npm pack``
-fetches into the directory given by ``--cache``. Where ``--node-modules`` names a directory with ``source-map`` and
-``@jridgewell/trace-mapping`` installed, these take part, and Node's own.
+all alike. Maps are files, made ones, or (``--packages``, ``--peers``) taken from packages of npm's registry
+(``name@version:path``), which ``npm pack`` fetches into the directory given by ``--cache``. Where ``--peers`` names a
+directory with ``source-map`` and ``@jridgewell/trace-mapping`` installed, these take part, and Node's own.
 
-    python benchmarks/sourcemaps.py [MAP ...] [--cache DIR] [--node-modules DIR] [--rounds N]
+    python -m benchmarks.sourcemaps [MAP ...] [--packages] [--cache DIR] [--peers DIR] [--rounds N] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import symbolic
+from benchmarks import _result, _synthetic
+from benchmarks._maps import CACHE, PACKAGES, map_file, script_of
+from benchmarks._result import Answer, Result
 
 from deadreckon.kernels.positions import look_up
 from deadreckon.objects import sourcemap
@@ -38,18 +38,6 @@ if TYPE_CHECKING:
 
     from deadreckon.model.tables import SourceMapTable
 
-PACKAGES = (
-    "rxjs@7.8.2:dist/bundles/rxjs.umd.min.js.map",
-    "hls.js@1.7.4:dist/hls.min.js.map",
-    "antd@5.29.3:dist/antd.min.js.map",
-    "@babel/standalone@7.29.10:babel.min.js.map",
-    "@babel/standalone@7.29.10:babel.js.map",
-    "mermaid@11.17.2:dist/mermaid.min.js.map",
-    "monaco-editor@0.52.2:min-maps/vs/editor/editor.main.js.map",
-    "@tensorflow/tfjs@4.22.0:dist/tf.min.js.map",
-    "babylonjs@9.34.0:babylon.js.map",
-    "maplibre-gl@5.6.0:dist/maplibre-gl.js.map",
-)
 LOOKUPS = 100_000
 LOOP = 5_000
 COMPARED = 3_000
@@ -97,69 +85,79 @@ PEERS = ("trace-mapping", "source-map", "node")
 
 
 def main() -> int:
-    """Check, then time; print one JSON object. Exit 1 if an answer differs."""
+    """Check, then time; write the result. Exit 1 if an answer differs."""
     parser = argparse.ArgumentParser(description="Source maps against symbolic and JavaScript's libraries.")
-    parser.add_argument("maps", nargs="*", default=PACKAGES, help="files, or name@version:path of npm packages")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "deadreckon-maps")
-    parser.add_argument("--node-modules", type=Path, help="directory whose node_modules has the peers")
+    parser.add_argument("maps", nargs="*", help="files, or name@version:path of npm packages")
+    parser.add_argument("--packages", action="store_true", help="maps of npm packages known to be large")
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--peers", type=Path, help="directory whose node_modules has the peers")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results = {}
+    results: dict[str, Any] = {}
     wrong = 0
-    for name in options.maps:
-        path = _file(name, options.cache)
-        if path is None:
-            print(f"{name}: not to be had", file=sys.stderr)
-            continue
-        with tempfile.TemporaryDirectory() as scratch:
-            run = _Run(path, Path(scratch), options.node_modules)
-            differences = run.differences()
-            wrong += len(differences)
-            print("\n".join([f"{path.name}: {len(differences)} differ", *differences[:10]]), file=sys.stderr)
-            results[path.name] = run.time(options.rounds)
-    summary = {
-        "question": "milliseconds: parse to ready, and 100,000 look-ups; ratios of the peer's to ours",
-        "maps": results,
-        "sum_of_parsing": _sums(results, "parse_ms"),
-        "sum_of_look_ups": _sums(results, "look_up_ms"),
-        "machine": {"python": platform.python_version(), "cpu": platform.machine(), "cores": os.cpu_count()},
-    }
-    print(json.dumps(summary, indent=2))
+    with tempfile.TemporaryDirectory() as made:
+        names = options.maps or (PACKAGES if options.packages or options.peers else _own(Path(made)))
+        for name in names:
+            path = map_file(name, options.cache)
+            if path is None:
+                print(f"{name}: not to be had", file=sys.stderr)
+                continue
+            with tempfile.TemporaryDirectory() as scratch:
+                run = _Run(path, Path(scratch), options.peers)
+                differences = run.differences()
+                wrong += len(differences)
+                print("\n".join([f"{path.name}: {len(differences)} differ", *differences[:10]]), file=sys.stderr)
+                results[path.name] = run.time(options.rounds)
+    if not results:
+        return 1
+    _result.write(options.json, _summary(results))
     return 1 if wrong else 0
+
+
+def _own(scratch: Path) -> list[str]:
+    """Return maps that need nobody: made ones, and the project's own."""
+    names = []
+    for size in (1 << 20, 16 << 20):
+        path = scratch / f"made-{size >> 20}-MB.js.map"
+        path.write_bytes(_synthetic.large_map(size))
+        names.append(str(path))
+    return names
+
+
+def _summary(results: dict[str, Any]) -> Result:
+    parse, look = _sums(results, "parse_ms"), _sums(results, "look_up_ms")
+    answers = []
+    for what, found, sums, least in (
+        ("parsing, sum of all maps", "parse_ratios", parse, {"symbolic view": 1.0}),
+        ("100,000 look-ups, sum of all maps", "look_up_ratios", look, {"symbolic view": 40.0, "symbolic cache": 40.0}),
+    ):
+        usual = 2.5 if "parsing" in what else 5.0
+        for peer, theirs in sums.items():
+            if peer == "deadreckon":
+                continue
+            ratio = float(f"{theirs / sums['deadreckon']:.3g}")
+            each = [result[found][peer][1] for result in results.values() if peer in result[found]]
+            wanted, headline = least.get(peer, usual), peer == "symbolic view"
+            answers.append(
+                Answer(f"{what}, beside {peer}", ratio, min(each), max(each), wanted=wanted, headline=headline)
+            )
+    largest = max(results.values(), key=lambda result: result["bytes"])
+    ratio = float(largest["parsing_to_opening"])
+    text = f"a stored map of {largest['bytes'] >> 20} MB opened and asked, beside parsing it"
+    answers.append(Answer(text, ratio, ratio, ratio, wanted=100.0))
+    notes = [
+        f"{name}: {r['bytes']:,} bytes, {r['segments']:,} segments, parsed in {r['parse_ms']['deadreckon']:.1f} ms, "
+        f"opened in {r['open_and_answer_ms']:.2f} ms."
+        for name, r in results.items()
+    ]
+    checked = "positions of every map against those on which the others agree"
+    return Result("sourcemaps", "How fast are source maps read and asked?", checked, answers, notes=notes)
 
 
 def _sums(results: dict[str, Any], what: str) -> dict[str, float]:
     names = {name for result in results.values() for name in result[what]}
     return {name: round(sum(result[what].get(name, 0.0) for result in results.values()), 1) for name in sorted(names)}
-
-
-def _file(name: str, cache: Path) -> Path | None:
-    """Return a map's path; one in an npm package is fetched first."""
-    if Path(name).is_file():
-        return Path(name)
-    package, separator, inside = name.rpartition(":")
-    npm = shutil.which("npm")
-    if not separator or npm is None:
-        return None
-    target = cache / package.replace("/", "-") / inside
-    if not target.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [npm, "pack", "--silent", package], cwd=cache, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            return None
-        with tarfile.open(cache / done.stdout.split()[-1]) as packed:
-            for wanted in (inside, inside.removesuffix(".map")):
-                try:
-                    member = packed.extractfile(f"package/{wanted}")
-                except KeyError:
-                    continue
-                if member is not None:
-                    out = cache / package.replace("/", "-") / wanted
-                    out.parent.mkdir(parents=True, exist_ok=True)
-                    out.write_bytes(member.read())
-    return target if target.is_file() else None
 
 
 class _Run:
@@ -169,8 +167,8 @@ class _Run:
         self.path = path
         self.scratch = scratch
         self.data = path.read_bytes()
-        script = path.with_suffix("")
-        self.script = script.read_bytes() if path.suffix == ".map" and script.is_file() else None
+        script = script_of(path)
+        self.script = script.read_bytes() if script is not None else None
         self.table = sourcemap.read(self.data)
         rng = np.random.default_rng(42)
         rows = rng.integers(0, len(self.table), LOOKUPS)

@@ -1,8 +1,9 @@
 """Every block of code in the README and in docs/ does what the text says: it is run, parsed or loaded here.
 
 A block says by its language what becomes of it: ``sh`` is run, ``sh parse`` (what needs a network, or another system)
-is understood by the command line, ``python`` is run, ``toml`` is loaded as settings, ``json`` is parsed, ``text`` is
-shown only. The blocks of one page are run in one directory, which has the files that the pages talk of.
+is understood by the command line, ``python`` is run, ``toml`` is loaded as settings, ``rules`` and ``toml rules``
+are loaded as grouping rules, ``json`` is parsed, ``text`` is shown only.
+The blocks of one page are run in one directory, which has the files that the pages talk of.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +26,16 @@ import pytest
 
 from deadreckon import config
 from deadreckon.arguments import parser
-from deadreckon.errors import ConfigError
+from deadreckon.errors import DIAGNOSTIC_CODES, ConfigError, DeadreckonError
+from deadreckon.grouping.families import Families
+from deadreckon.reports import FORMATS
 from synth.sourcemap import source_map
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-LANGUAGES = {"sh", "sh parse", "python", "toml", "json", "text"}
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+INSIDE = {"backtrace-form", "sentry-minidump"}
+"""Forms: an event of theirs has the format of the report inside."""
+LANGUAGES = {"sh", "sh parse", "python", "toml", "toml rules", "rules", "json", "text"}
 
 
 class Block(NamedTuple):
@@ -80,11 +87,19 @@ def place(tmp_path: Path, fixtures: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     shutil.copy(demo / "crashy.debug", here / "app.debug")
     (here / "debug-files").mkdir()
     shutil.copy(demo / "crashy.debug", here / "debug-files")
+    (here / "build").mkdir()
+    for name in ("crashy", "crashy.debug"):
+        shutil.copy(demo / name, here / "build")
     (here / "crashes").mkdir()
     shutil.copy(demo / "threads.dmp", here / "crashes/a.dmp")
     shutil.copy(demo / "templates.dmp", here / "crashes/b.dmp")
     (here / "app.js.map").write_bytes(source_map([(0, 0, 0, 0, 0)]))
     (here / "app.log").write_text("started\n")
+    frame = {"function": "run", "filename": "app.py", "lineno": 3}
+    raised = {"type": "ValueError", "value": "no", "stacktrace": {"frames": [frame]}}
+    sent = {"event_id": "0" * 32, "platform": "python", "exception": {"values": [raised]}}
+    (here / "crash.json").write_text(json.dumps(sent))
+    (here / "sentry-rules.txt").write_text("family:native function:std::* -app\n")
     for job in ("JOBDIR", "jobs"):
         for directory in ("tmp", "new"):
             (here / job / directory).mkdir(parents=True)
@@ -150,9 +165,43 @@ def test_settings(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         config.load(written, {})
 
 
+@pytest.mark.parametrize("block", [*of("rules"), *of("toml rules")], ids=str)
+def test_grouping_rules(block: Block, tmp_path: Path) -> None:
+    written = tmp_path / ("rules.toml" if "toml" in block.language else "rules.txt")
+    written.write_text(block.text)
+    found = Families(["native128", "backtrace"], [str(written)])
+    assert found.rules.stack or found.rules.fingerprint
+    written.write_text(block.text + "\nno such rule\n")
+    with pytest.raises(DeadreckonError):
+        Families(["native128", "backtrace"], [str(written)])
+
+
 @pytest.mark.parametrize("block", of("json"), ids=str)
 def test_json(block: Block) -> None:
     json.loads(block.text)
+
+
+def test_every_format_is_told_of() -> None:
+    page = (ROOT / "docs/formats.md").read_text(encoding="utf-8")
+    assert [form.name for form in FORMATS if f"`{form.name}`" not in page and form.name not in INSIDE] == []
+    assert {f"readers/{p.name}" for p in (ROOT / "docs/readers").glob("*.md")} <= set(re.findall(r"\]\(([^)#]+)", page))
+
+
+def test_limits_are_shown_with_their_defaults() -> None:
+    known = config.Config()
+    shown = [tomllib.loads(b.text) for b in of("toml") if b.page.name == "formats.md"]
+    assert {name for part in shown for name in part} == {"archive", "report", "unwind"}
+    for name, section in [item for part in shown for item in part.items()]:
+        assert section == asdict(getattr(known, name)), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_diagnostics_are_known(page: Path) -> None:
+    """A table of diagnostics has their codes in its first column."""
+    _, _, told = page.read_text(encoding="utf-8").partition("## Diagnostics\n")
+    cells = re.findall(r"^\| (`.*?) \|", told.partition("\n## ")[0], re.MULTILINE)
+    assert bool(cells) == bool(told)
+    assert {code for cell in cells for code in re.findall(r"`(\w+)`", cell)} <= DIAGNOSTIC_CODES.keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

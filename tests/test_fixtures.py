@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import lzma
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import pytest
 
 from deadreckon import Engine
 from deadreckon.grouping.normalize import normalize_function
+from synth.native import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,16 +41,10 @@ _ALIASES = (
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Give each variant's folder of binaries; the static program is committed compressed."""
-    found = {}
-    for folder in LINUX.glob("*/*"):
-        name = f"{folder.parent.name}/{folder.name}"
-        found[name] = target = tmp_path_factory.mktemp(folder.name)
-        for file in folder.iterdir():
-            if file.suffix == ".xz":
-                (target / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
-            elif file.is_file():
-                shutil.copy(file, target)
-    return found
+    return {
+        f"{folder.parent.name}/{folder.name}": unpacked(folder, tmp_path_factory.mktemp(folder.name))
+        for folder in LINUX.glob("*/*")
+    }
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from deadreckon.config import Config
 from deadreckon.model.tables import CFA_REG, REG_OFFSET
 from deadreckon.objects import pe_unwind
 from oracle.rules import index_at
+from synth.native import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +31,11 @@ CASES = [pytest.param(p, id=i) for p, i in zip(DUMPS, _IDS, strict=True)]
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Give each variant's folder with its programs and PDBs unpacked."""
-    found = {}
-    for folder in sorted(WINDOWS.glob("*/*")):
-        packed = sorted(folder.glob("*.xz"))
-        if packed:
-            found[f"{folder.parent.name}/{folder.name}"] = target = tmp_path_factory.mktemp(folder.name)
-            for file in packed:
-                (target / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
-    return found
+    return {
+        f"{folder.parent.name}/{folder.name}": unpacked(folder, tmp_path_factory.mktemp(folder.name))
+        for folder in sorted(WINDOWS.glob("*/*"))
+        if any(folder.glob("*.xz"))
+    }
 
 
 @pytest.fixture(scope="module")

@@ -48,8 +48,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--sourcemaps", action="append", default=[], metavar="PATH", help="source map or directory of them"
     )
-    added.add_argument("--format", choices=("json", "text"), help="default: text on a terminal, else json")
+    added.add_argument("--format", choices=("json", "text", "html"), help="default: text on a terminal, else json")
     added.add_argument("-o", "--output", metavar="PATH", help="write there instead of to standard output")
+    added.add_argument("--processes", type=_count, metavar="N", help="for many inputs (default: one for each core)")
+    added.add_argument("--resume", action="store_true", help="go on where a run with the same inputs was interrupted")
     added.add_argument(
         "--attr", action="append", default=[], metavar="K=V", type=_pair, help="add an attribute to every event"
     )
@@ -109,22 +111,27 @@ def parser() -> argparse.ArgumentParser:
 
     added = command("submit", "Put a job into a job directory.")
     added.add_argument("jobdir", metavar="JOBDIR")
-    added.add_argument("inputs", nargs="+", metavar="INPUT")
+    added.add_argument("inputs", nargs="*", metavar="INPUT", help="crash; without any, symbols are for all later jobs")
     added.add_argument("--kind")
     added.add_argument("--attr", action="append", default=[], metavar="K=V", type=_pair)
     added.add_argument("--attach", action="append", default=[], metavar="PATH")
     added.add_argument("--symbols", action="append", default=[], metavar="PATH", help="debug file for this job")
+    added.add_argument("--sourcemaps", action="append", default=[], metavar="PATH", help="source map for this job")
 
     added = command("worker", "Process the jobs of a job directory.")
     added.add_argument("jobdir", metavar="JOBDIR")
     added.add_argument("--processes", type=_count, default=1, metavar="N")
     added.add_argument("--once", action="store_true", help="stop when no job is left")
+    added.add_argument("--sink", metavar="SPEC", help="all events: jsonl:DIR, parquet:DIR or call:MODULE:FUNCTION")
     store(added)
 
     added = command("jobs", "Show, retry or remove the jobs of a job directory.")
     added.add_argument("action", choices=("status", "retry", "purge"))
     added.add_argument("jobdir", metavar="JOBDIR")
     added.add_argument("job", metavar="JOB", nargs="?", help="the one failed job to retry (default: all)")
+    added.add_argument(
+        "--missing", metavar="DEBUG_ID", help="retry the done jobs that lacked a module's symbols instead"
+    )
     added.add_argument(
         "--older-than", metavar="DAYS", type=_days, default=7.0, help="purge jobs that ended before that (default: 7)"
     )

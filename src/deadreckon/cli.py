@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from deadreckon.arguments import parser
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from deadreckon.config import Config
-    from deadreckon.engine import Engine
-    from deadreckon.model.event import Event
 
 __all__ = ["main"]
 
@@ -99,78 +97,86 @@ def _inputs(paths: Sequence[str]) -> Iterator[str]:
             for directory, names, files in os.walk(path):
                 names.sort()
                 for name in sorted(files):
-                    yield os.path.join(directory, name)
+                    found = os.path.join(directory, name)
+                    if os.path.isfile(found):  # A pipe would be waited for.
+                        yield found
         else:
             yield path
 
 
 def _process(options: argparse.Namespace) -> int:
+    from itertools import islice
 
-    from deadreckon import reports
+    from deadreckon import inputs, reports
+    from deadreckon.adapters import many
+    from deadreckon.adapters.output import Output, Progress
     from deadreckon.config import remote_source
-    from deadreckon.engine import Engine
 
     if options.kind:
         reports.detect(reports.Probe(b""), options.kind)
     for path in options.symbols:
         if remote_source(path) is None and not os.path.exists(path):
             return _fail(f"--symbols {path}: no such file or directory", USAGE)
-    text = (options.format or ("text" if sys.stdout.isatty() and not options.output else "json")) == "text"
-    config = _config(options)
+    if options.resume and (not options.output or "-" in options.inputs):
+        return _fail("--resume goes with -o PATH, and not with standard input", USAGE)
+    shown = options.format or ("text" if sys.stdout.isatty() and not options.output else "json")
+    plan = many.Plan(
+        _config(options),
+        shown,
+        options.symbols,
+        options.sourcemaps,
+        dict(options.attr) or None,
+        options.kind,
+        options.explain,
+        options.explain_grouping,
+    )
     _compile_kernels()
+    paths = list(_inputs(options.inputs))
+    asked = repr((plan, paths)) if options.resume else None
+    head, tail = _frame(shown)
     code = OK
     with (
-        Engine(config, explain=options.explain) as engine,
-        _Output(options.output) as output,
-        _Progress() as progress,
+        inputs.Scratch(lambda: None) as scratch,
+        Output(options.output, head=head, tail=tail, resume=asked) as output,
+        Progress(len(paths) if len(paths) > 1 else None) as progress,
     ):
-        for path in _inputs(options.inputs):
-            for event in _events(engine, path, options):
-                progress.step()
-                if event.status in {"unreadable", "unsupported"}:
-                    code = UNREADABLE
-                    for problem in (event.diagnostics or ())[-1:]:
-                        _fail(f"{path}: {problem.code}: {problem.message}", UNREADABLE)
-                    if text:
-                        continue
-                elif event.status == "degraded" and options.strict and code == OK:
-                    code = DEGRADED
-                output.write(event, text=text, explain_grouping=options.explain_grouping)
+        items = islice(many.items_of(paths, plan, scratch), output.items, None)
+        for number, result in many.process(items, plan, options.processes or len(os.sched_getaffinity(0))):
+            progress.step(result.events, number)
+            for complaint in result.complaints:
+                _fail(complaint, UNREADABLE)
+            if result.unreadable:
+                code = UNREADABLE
+            elif result.degraded and options.strict and code == OK:
+                code = DEGRADED
+            output.write(number, result.output)
     return code
 
 
-def _events(engine: Engine, path: str, options: argparse.Namespace) -> Iterator[Event]:
-    source: str | bytes = path
-    name: str | None = None
-    if path == "-":
-        source, name = sys.stdin.buffer.read(engine.config.report.max_bytes + 1), "-"
-    try:
-        yield from engine.process_all(
-            source,
-            name=name,
-            kind=options.kind,
-            symbols=options.symbols,
-            sourcemaps=options.sourcemaps,
-            attributes=dict(options.attr) or None,
-        )
-    except Exception as e:  # noqa: BLE001  (a bug met in one input must not cost the others)
-        from deadreckon.describe import unreadable
+def _frame(shown: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after all events."""
+    if shown != "html":
+        return b"", b""
+    from deadreckon.adapters import html
 
-        yield unreadable(name or path, e, None)
+    return html.HEAD.encode(), html.TAIL.encode()
 
 
 def _cluster(options: argparse.Namespace) -> int:
-    import os
 
+    from deadreckon.adapters.output import Progress
     from deadreckon.engine import Engine
     from deadreckon.grouping.pile import Pile
 
     text = (options.format or ("text" if sys.stdout.isatty() else "json")) == "text"
     _compile_kernels()
     code, pile = OK, Pile()
-    with Engine(_config(options)) as engine, _Progress() as progress:
+    with Engine(_config(options)) as engine, Progress() as progress:
         for path in _inputs(options.inputs):
-            for event in _events(engine, path, options):
+            source, name = (
+                (path, None) if path != "-" else (sys.stdin.buffer.read(engine.config.report.max_bytes + 1), "-")
+            )
+            for event in engine.process_all(source, name=name, kind=options.kind, symbols=options.symbols):
                 progress.step()
                 if event.status in {"unreadable", "unsupported"}:
                     code = UNREADABLE
@@ -201,71 +207,6 @@ def _compile_kernels() -> None:
         if kernels.cold():
             print("deadreckon: compiling kernels, once on this machine (about half a minute) ...", file=sys.stderr)
             kernels.warm()
-
-
-class _Output:
-    """Events to a file, written whole or not at all, or to standard output.
-
-    A device or a pipe is written to as it is: a file renamed over /dev/null would take its place for everybody.
-    """
-
-    def __init__(self, path: str | None) -> None:
-        self._path = os.path.realpath(path) if path else None
-        self._temporary: str | None = None
-
-    def __enter__(self) -> Self:
-        if self._path is None:
-            self._file = sys.stdout.buffer
-        elif os.path.exists(self._path) and not os.path.isfile(self._path):
-            self._file = open(self._path, "wb")
-        else:
-            self._temporary = f"{self._path}.tmp"
-            self._file = open(self._temporary, "wb")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.flush()
-        if self._path:
-            self._file.close()
-        if self._path and self._temporary:
-            if kind is None:
-                os.replace(self._temporary, self._path)
-            else:
-                os.unlink(self._temporary)
-
-    def write(self, event: Event, *, text: bool, explain_grouping: bool) -> None:
-        if text:
-            from deadreckon.adapters.text import render
-
-            self._file.write((render(event, explain_grouping=explain_grouping) + "\n").encode("utf-8", "replace"))
-        else:
-            from deadreckon.model.event import encode_event
-
-            self._file.write(encode_event(event) + b"\n")
-
-
-class _Progress:
-    """One line on a terminal's standard error once work has taken two seconds; nothing elsewhere."""
-
-    def __enter__(self) -> Self:
-        import time
-
-        self._clock = time.monotonic
-        self._start = self._shown = self._clock()
-        self._done = 0
-        self._active = sys.stderr.isatty()
-        return self
-
-    def step(self) -> None:
-        self._done += 1
-        now = self._clock()
-        if self._active and now - self._start > 2 and now - self._shown > 0.2:
-            self._shown = now
-            print(f"\r{self._done} events, {self._done / (now - self._start):.0f} a second ", end="", file=sys.stderr)
-
-    def __exit__(self, *_: object) -> None:
-        if self._active and self._shown != self._start:
-            print("\r\033[K", end="", file=sys.stderr)
 
 
 def _diff(options: argparse.Namespace) -> int:
@@ -343,7 +284,9 @@ def _symbols(options: argparse.Namespace) -> int:
     from deadreckon.adapters import inventory
 
     code = OK
-    with _Progress() as progress:
+    from deadreckon.adapters.output import Progress
+
+    with Progress() as progress:
         for line in inventory.run(**{**vars(options), "config": _config(options)}):
             progress.step()
             if isinstance(line, inventory.Problem):
@@ -367,16 +310,30 @@ def _submit(options: argparse.Namespace) -> int:
             attributes=dict(options.attr),
             attach=options.attach,
             symbols=options.symbols,
+            sourcemaps=options.sourcemaps,
         )
     )
     return OK
 
 
 def _worker(options: argparse.Namespace) -> int:
-    from deadreckon.worker.supervisor import run
+    from dataclasses import asdict, replace
 
-    summary = run(options.jobdir, _config(options), processes=options.processes, once=options.once)
-    print(f"{summary.done} done, {summary.failed} failed", file=sys.stderr)
+    from deadreckon.worker.supervisor import run
+    from deadreckon.worker.watch import log_end, log_to_stderr, terminal
+
+    config = _config(options)
+    if options.sink:
+        config = replace(config, worker=replace(config.worker, sink=options.sink))
+    as_json = terminal() is None
+    log_to_stderr(as_json=as_json)
+    summary = run(
+        options.jobdir, config, processes=options.processes, once=options.once, progress=True, json_logs=as_json
+    )
+    if as_json:
+        log_end(asdict(summary))
+    else:
+        print(f"{summary.done} done, {summary.failed} failed, {summary.retried} tried again", file=sys.stderr)
     return OK
 
 
@@ -386,7 +343,7 @@ def _jobs(options: argparse.Namespace) -> int:
     from deadreckon.worker import jobs
 
     if options.action == "retry":
-        print(jobs.retry(options.jobdir, options.job))
+        print(jobs.retry(options.jobdir, options.job, missing=options.missing))
     elif options.action == "purge":
         print(jobs.purge(options.jobdir, options.older_than * jobs.DAY))
     else:

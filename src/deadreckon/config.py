@@ -259,6 +259,30 @@ class WorkerConfig:
     max_attempts: int = 3
     poll_seconds: float = 0.5
     keep_input: bool = True
+    job_seconds: float = 300.0
+    """What one job may take; it is killed then."""
+    job_memory_bytes: int = 0
+    """A process's own memory (RLIMIT_DATA: files mapped for reading don't count); 0: its share of nine tenths of the
+    machine's memory, 8 GiB at most."""
+    job_output_bytes: int = 1 * GiB
+    """Of one job's event.jsonl."""
+    job_open_files: int = 4096
+    claims: str = "lock"
+    """How claims end with their worker. ``lock``: at once, by a lock, among the workers of one machine. ``lease``: when
+    it gave no sign of life for ``lease_seconds``; for workers of several machines on one network file system."""
+    lease_seconds: float = 120.0
+    min_free_bytes: int = 256 * MiB
+    """With less room on the job directory's file system no job is claimed."""
+    sink: str = ""
+    """Where the events of all jobs go, besides done/: ``jsonl:DIR``, ``parquet:DIR`` or ``call:MODULE:FUNCTION``."""
+    sink_rotate_bytes: int = 256 * MiB
+    """A sink's file is closed, and a new one begun, when it is larger."""
+    sink_rotate_seconds: float = 3600.0
+    """... or older."""
+    metrics_file: str = ""
+    """Where metrics are written as Prometheus reads them; empty: metrics.prom in the job directory."""
+    health_file: str = ""
+    """Empty: health.json in the job directory."""
     durability: str = "file"
     """What survives a power failure. ``none``: what the kernel wrote so far; ``file``: results, for which fsync is
     called before they take the input's place; ``file+dir``: and the names of jobs, so that none is processed again."""

@@ -132,7 +132,7 @@ class Engine:
 
     def process_all(
         self,
-        source: str | os.PathLike[str] | bytes | memoryview,
+        source: str | os.PathLike[str] | bytes | memoryview | inputs.Crash,
         *,
         name: str | None = None,
         kind: str | None = None,
@@ -145,15 +145,14 @@ class Engine:
 
         Temporary files are made in ``scratch``, by default in the store.
         """
-        label = name if name is not None else None if isinstance(source, bytes | memoryview) else os.fspath(source)
+        label = name if name is not None else os.fspath(source) if isinstance(source, str | os.PathLike) else None
         with inputs.Scratch(lambda: scratch or self._temporary()) as unpacked:
             looked: list[Place] = []
             places = dict.fromkeys([*symbols, *(s.url for s in self.config.sources)])
             try:
-                data = inputs.open_input(source)
                 problems: list[Diagnostic] = []
                 looked = [self._symbol_path(path, unpacked, problems) for path in places]
-                for crash in inputs.crashes(data, label, kind, self.config.archive, unpacked, self.config.btt):
+                for crash in inputs.crashes(source, label, kind, self.config.archive, unpacked, self.config.btt):
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
                     crash.problems += problems
@@ -351,7 +350,7 @@ class Engine:
                 Diagnostic(code="symbols_malformed", severity="warning", stage="symbols", message=problem)
                 for problem in (found.problems if state in {"found", "malformed"} else ())
             )
-            if state == "found" and module.relative and module.debug_id is None and module.code_id is None:
+            if state == "found" and module.debug_id is None and module.code_id is None:
                 message = f"{module.code_file}: the report has no id of it; its symbols were taken by its name"
                 raw.diagnostics.append(
                     Diagnostic(code="symbols_by_name", severity="info", stage="symbols", message=message)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Union
 
 from deadreckon import objects, reports
 from deadreckon.errors import DeadreckonError, Malformed, UnknownFormat
@@ -36,12 +37,14 @@ __all__ = [
     "is_archive",
     "open_input",
     "size_of",
+    "spool",
+    "standard_input",
     "symbol_files",
     "write",
 ]
 
 Data = bytes | mmap.mmap
-Source = str | os.PathLike[str] | bytes | memoryview
+Source = Union[str, os.PathLike[str], bytes, memoryview, "Crash"]
 
 _HASHED = 64 << 20
 """How much of a mapped file is in memory at once while it is hashed."""
@@ -63,7 +66,7 @@ class Crash:
     problems: list[Diagnostic] = field(default_factory=list)
 
 
-def open_input(source: Source) -> Data:
+def open_input(source: str | os.PathLike[str] | bytes | memoryview) -> Data:
     """Return an input's bytes; a file is mapped, unless it is small. Raises OSError."""
     if isinstance(source, bytes):
         return source
@@ -76,6 +79,8 @@ def open_input(source: Source) -> Data:
 
 def size_of(source: Source) -> int | None:
     """Return an input's size in bytes, None where it can't be told."""
+    if isinstance(source, Crash):
+        return len(source.data)
     if isinstance(source, bytes | memoryview):
         return len(source)
     try:
@@ -121,7 +126,7 @@ class Scratch:
 
 
 def crashes(
-    data: Data,
+    source: Source | mmap.mmap,
     name: str | None,
     kind: str | None,
     limits: ArchiveLimits,
@@ -132,8 +137,12 @@ def crashes(
 
     ``kind`` is a report's format, for an input that must not be guessed. What is known by its name alone goes through
     the converter that ``btt`` names, else to the reader that the name leads to, for what that has to say of it. Raises
-    UnknownFormat where there is none.
+    UnknownFormat where there is none, OSError. A crash that was found already is all there is.
     """
+    if isinstance(source, Crash):
+        yield source
+        return
+    data = source if isinstance(source, mmap.mmap) else open_input(source)
     hint = reports.hinted(name, kind)
     recognised = _recognised(data, name, None if hint is not None else kind, limits, scratch)
     try:
@@ -332,6 +341,19 @@ def symbol_files(
         yield SymbolFile(path, origin, f"{name}: can't be unpacked: {e.strerror}")
     for problem in problems:
         yield SymbolFile(path, origin, f"{name}: {problem.code}: {problem.message}")
+
+
+def standard_input(limit: int) -> bytes:
+    """Return what standard input holds, up to a byte more than the limit: enough to see that it is too much."""
+    return sys.stdin.buffer.read(limit + 1)
+
+
+def spool(scratch: Scratch, data: Data) -> str:
+    """Write what is too large for a message into a scratch directory; return the file's path."""
+    descriptor, path = tempfile.mkstemp(dir=scratch.path)
+    with open(descriptor, "wb") as file, memoryview(data) as view:
+        file.write(view)
+    return path
 
 
 def write(path: Path, data: Data) -> Path:

@@ -59,6 +59,54 @@ def test_identifiers_are_translated(script: str, names: dict[int, str], expected
     assert named_by(script, names) == expected
 
 
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("function a(){!0}", True),
+        ("x = function(){!0}", True),
+        ("ü =\n  async () => !0", True),
+        ("a.b = {c: () => !0}", True),
+        ("class a{b(){!0}}", True),
+        ("a = b(() => !0)", False),
+        ("a = b || function(){!0}", False),
+        ("(()=>!0)()", False),
+    ],
+)
+def test_engines_name_functions_by_what_they_are_assigned_to(script: str, expected: bool) -> None:
+    found = read_scopes(script.encode())
+    before = script[: script.index("!")].split("\n")
+    (scope,) = found.around([len(before) - 1], [len(before[-1])]).tolist()
+    assert found.names_itself(scope) is expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("class Cart { total() {} }", "Cart.total"),
+        ("class _Cart { total() {} }", "Cart._Cart.total"),
+        ("class Carts { total() {} }", "Cart._Cart.total"),
+    ],
+)
+def test_classes_that_esbuild_renamed(source: str, expected: str) -> None:
+    """A class that refers to itself becomes ``var Cart = class _Cart``; the source tells what is of esbuild."""
+    script = "var a=class b{c(){!0}}"
+    names = ["Cart", "_Cart", "total"]
+    segments = [(0, 4, 0, 0, 6, 0), (0, 12, 0, 0, 6, 1), (0, 14, 0, 0, 13, 2), (0, 17, 0, 0, 20)]
+    assert name_at(
+        read_scopes(script.encode()), script, "!", source_map(segments, names=names, sourcesContent=[source])
+    ) == (expected)
+
+
+def test_private_names_without_a_name_in_the_map_are_known_to_be_mangled() -> None:
+    table = sourcemap.read(source_map([(0, 0, 0, 0, 0), (0, 6, 0, 0, 6, 0)], names=["Cart"]))
+    found = read_scopes(b"class a{#b(){!0}c(){}}")
+    assert [(name.text, name.mangled) for name in found.names(range(3), table).values() if name is not None] == [
+        ("new Cart", False),
+        ("Cart.#b", True),
+        ("Cart.c", False),
+    ]
+
+
 def test_a_segment_one_column_before_counts() -> None:
     """Some generators count the column in front of an identifier; tests of symbolic call it off by one."""
     assert named_by("var a=()=>!0", {3: "original"}, every=False) == "original"

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deadreckon.objects.jstext import ScriptText
+from deadreckon.objects.jstext import NO_NAME, ScriptText
 
 
 def script(text: str) -> ScriptText:
     return ScriptText(np.frombuffer(text.encode(), np.uint8))
+
+
+def offset(made: ScriptText, line: int, column: int) -> int:
+    return int(made.offsets(np.array([line]), np.array([column]))[0])
 
 
 def units(text: str) -> int:
@@ -28,13 +32,13 @@ def test_offsets(text: str) -> None:
     assert len(made) == len(lines)
     start = 0
     for number, line in enumerate(lines):
-        assert made.width(number) == units(line)
+        assert made.widths(np.array([number])).tolist() == [units(line)]
         for at in range(len(line) + 1):
-            assert made.offset(number, units(line[:at])) == start + len(line[:at].encode())
+            assert offset(made, number, units(line[:at])) == start + len(line[:at].encode())
         start += len(line.encode())
-    assert made.offset(len(lines), 0) is None
-    assert made.offset(0, -1) is None
-    assert made.offset(0, units(lines[0]) + 1) is None
+    assert offset(made, len(lines), 0) == -1
+    assert offset(made, 0, -1) == -1
+    assert offset(made, 0, units(lines[0]) + 1) == -1
 
 
 @pytest.mark.parametrize(
@@ -44,11 +48,11 @@ def test_offsets(text: str) -> None:
         ("😀;größe(x)", 8, 3),
         ("render(x)", 6, 0),
         ("$a_1(x)", 4, 0),
-        ("(x)", 0, None),
-        ("a[0](x)", 4, None),
-        ("render(x)", 5, None),
-        ("render(x)", 99, None),
+        ("(x)", 0, NO_NAME),
+        ("a[0](x)", 4, NO_NAME),
+        ("render(x)", 5, -1),
+        ("render(x)", 99, -1),
     ],
 )
-def test_name_before_a_call(text: str, column: int, expected: int | None) -> None:
-    assert script(text).name_before(0, column) == expected
+def test_name_before_a_call(text: str, column: int, expected: int) -> None:
+    assert script(text).names_before(np.array([0]), np.array([column])).tolist() == [expected]

@@ -22,6 +22,7 @@ from deadreckon.errors import Malformed
 from deadreckon.model.ids import Arch
 from deadreckon.reports import elfcore, minidump
 from synth.elfcore import Core
+from synth.native import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,15 +54,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     """Give, for each folder of fixtures with a core, a folder of its binaries, unpacked."""
-    found = {}
-    for folder in {core.parent.parent for core in CORES}:
-        found[folder] = target = tmp_path_factory.mktemp(folder.name)
-        for file in folder.iterdir():
-            if file.suffix == ".xz":
-                (target / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
-            elif file.is_file():
-                shutil.copy(file, target)
-    return found
+    folders = {core.parent.parent for core in CORES}
+    return {folder: unpacked(folder, tmp_path_factory.mktemp(folder.name)) for folder in folders}
 
 
 def stacks(event: Event) -> dict[int | None, list[tuple[object, ...]]]:

@@ -161,6 +161,34 @@ def test_no_frame() -> None:
         java.read(memoryview(b"java.lang.Error: no frames\n"), LIMITS)
 
 
+JSTACK = """2023-01-01 10:00:00
+Full thread dump OpenJDK 64-Bit Server VM (17.0.2+8 mixed mode):
+
+"main" #1 prio=5 os_prio=0 tid=0x00007f8c08012800 nid=0x1c03 waiting on condition  [0x00007f8c0f0fe000]
+   java.lang.Thread.State: TIMED_WAITING (sleeping)
+\tat java.lang.Thread.sleep(java.base@17.0.2/Native Method)
+\tat com.acme.Main.main(Main.java:5)
+\t- locked <0x00000000d6> (a com.acme.Main)
+\tat com.acme.Main.run(Main.java:9)
+"worker" #2 prio=5 os_prio=0 tid=0x00007f8c08012900 nid=0x1c04 runnable  [0x00007f8c0f0fe100]
+   java.lang.Thread.State: RUNNABLE
+\tat com.acme.Pool.take(Pool.java:7)
+"""
+
+
+def test_a_thread_dump_is_no_crash() -> None:
+    event = process(JSTACK.encode())
+    assert (event.status, event.source.format) == ("unsupported", "java")
+    assert [d.message and d.message.partition(":")[0] for d in event.diagnostics or ()] == ["thread dump of HotSpot"]
+
+
+def test_a_thread_dump_beside_a_crash() -> None:
+    (crash,) = read(f"{JSTACK}\n{TRACE}")
+    assert [e.type for e in crash.exceptions][-2:] == ["com.acme.Failure", "java.lang.IllegalStateException"]
+    (crash,) = read(f"{TRACE}\n{JSTACK}")
+    assert [len(e.frames or ()) for e in crash.exceptions][-2:] == [5, 1]
+
+
 def test_a_long_chain_is_cut() -> None:
     text = "java.lang.Error\n" + "Caused by: java.lang.Error\n\tat a.b.c(D.java:3)\n" * 3000
     (crash,) = java.read(memoryview(text.encode()), LIMITS)

@@ -346,12 +346,35 @@ def test_gdb_inlined_frames_keep_gdbs_word() -> None:
     assert [f.instruction_addr for f in crash.threads[0].frames or ()] == [None, None, 0x555555555190]
 
 
+def test_a_recursion_deeper_than_is_kept() -> None:
+    """Of every form the innermost frames stay, and it is said that others don't."""
+    gdb = "".join(f"#{n}  0x{n + 16:x} in f{n} ()\n" for n in range(1500))
+    python = "".join(f'  File "a.py", line {n + 1}, in f{n}\n    f()\n' for n in range(1500))
+    current = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x01 (most recent call first):\n"
+    for text, form, first in (
+        (f"Program received signal SIGSEGV, Segmentation fault.\n{gdb}", "gdb", "f0"),
+        (f"==1==ERROR: AddressSanitizer: stack-overflow on address 0x1\n{gdb}", "sanitizer", "f0"),
+        (f"Traceback (most recent call last):\n{python}RecursionError: too deep\n", "python", "f1499"),
+        (current + python, "python", "f0"),
+    ):
+        crash = only(text, form)
+        found = names(crash.exceptions[0].frames or crash.threads[0].frames)
+        assert (found[0], len(found)) == (first, 1024), form
+        assert [d.code for d in crash.diagnostics] == ["frame_limit"], form
+
+
 def test_gdb_wrapped_lines() -> None:
     crash = only(
         "Program received signal SIGSEGV, Segmentation fault.\n#0  0x01 in f (a=1)\n    at /long/path/a.c:3\n#1  0x02 in g ()\n    from /lib/libg.so\n#2  0x03 in main () at a.c:9\n",
         "gdb",
     )
     assert places(crash.threads[0].frames) == [("a.c", 3), (None, None), ("a.c", 9)]
+
+
+def test_darts_numbered_frames_are_not_gdbs() -> None:
+    text = "Bad state: no\n#0      Foo.bar (package:app/foo.dart:10:5)\n#1      main (file:///app/main.dart:3:3)\n"
+    assert detect(Probe(text.encode())) is None
+    only("#0  main (path=0x1) at main.c:3\n#1  0x2 in start ()\n", "gdb")
 
 
 def test_lldb() -> None:

@@ -203,6 +203,14 @@ def test_native_frames(tag: str) -> None:
     assert (found.threads[0].crashed, found.exceptions[0].frames) == (True, None)
 
 
+@pytest.mark.parametrize(("resolved", "looked"), [(True, False), (None, False), (False, True)])
+def test_what_is_resolved_is_not_mapped_again(resolved: bool | None, looked: bool) -> None:
+    frame = {"raw_id": "a/0", "resolved_name": "go", "source": "../src/a.ts", "line": 5, "column": 3}
+    stack = {"type": "resolved", "frames": [{**frame, "lang": "javascript", "resolved": resolved}]}
+    event = process(json.dumps(posthog_event({"type": "TypeError", "stacktrace": stack})).encode())
+    assert [d.code for d in event.diagnostics or ()] == ["sourcemap_missing"] * looked
+
+
 def test_resolved_frames() -> None:
     raw = {
         "raw_id": "ab/0",

@@ -105,7 +105,7 @@ RUST_LEGACY = [
 
 RAW = [
     "", "main", "_start", "_Z", "_Z1", "_Z9f", "_R", "__Z", "_ZN", "_ZN3fooE3", "_Z1f\0v", "_Zé", "_Z\udc80",
-    "?f@@YAXXQ", "$s4main1fyyF", "_$s4main1fyyF", "-[NSObject init]", "_Z1fv_block_invoke_x",
+    "?f@@YAXXQ", "$s4main1fyy", "_TF4main1fFT_T_", "-[NSObject init]", "_Z1fv_block_invoke_x",
     "_ZN3fo17h0123456789abcdefEx", "a" * 10_000, "_Z" + "1" * 10_000, "_Z1f" + "i" * 5000,
 ]  # fmt: skip
 

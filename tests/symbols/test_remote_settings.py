@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,7 @@ def test_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_settings_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYMBOLS_TOKEN", "t")
     text = (Path(__file__).parent.parent.parent / "docs/sources.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("    [") or (line[:4].isspace() and " = " in line)]
-    (tmp_path / "settings.toml").write_text("\n".join(lines))
+    (tmp_path / "settings.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)))
     config = load(tmp_path / "settings.toml", {})
     assert config.remote == RemoteLimits()
     assert [s.layout for s in config.sources] == ["symstore", "unified"]

@@ -264,6 +264,15 @@ def test_module_without_ids_takes_nothing(symbols: SymbolStore, folder: Path) ->
     assert answer.tables is None
 
 
+def test_module_without_ids_takes_the_file_that_was_named_for_it(symbols: SymbolStore, folder: Path) -> None:
+    """As debuggers do with a core of a program that was linked without a build id."""
+    places = [SymbolPath(str(folder / "crashy.debug"), symbols, 100)]
+    assert resolve(Module(0, 0x10000, "/opt/crashy"), places, symbols).state == "found"
+    assert resolve(Module(0, 0x10000, "/opt/another"), places, symbols).state == "missing"
+    told = Module(0, 0x10000, "/opt/crashy", debug_id="0123456789ABCDEF0123456789ABCDEF0")
+    assert resolve(told, places, symbols).state == "mismatch"
+
+
 def test_nothing_there(symbols: SymbolStore, tmp_path: Path) -> None:
     for paths in ([], [str(tmp_path)], [str(tmp_path / "none")], ["a\0b"]):
         answer = resolve(CRASHY, [SymbolPath(path, symbols, 100) for path in paths], symbols)

@@ -18,13 +18,15 @@ from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, Source
 from deadreckon.worker import jobs
 from deadreckon.worker.runner import Processor, work
-from deadreckon.worker.spool import Lease, Spool
+from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deadreckon.worker.description import Job
+    from deadreckon.worker.home import Home
+    from deadreckon.worker.source import Lease
 
 
 def names(directory: Path) -> list[str]:
@@ -49,6 +51,12 @@ def drop(jobdir: Path, name: str, content: bytes = b"fine") -> Path:
     path = jobdir / "new" / name
     path.write_bytes(content)
     return settle(path)
+
+
+def held(spool: Spool) -> Home:
+    """Give a spool's hold on its home; to close it is to die."""
+    assert spool._held is not None
+    return spool._held
 
 
 def claim(spool: Spool) -> Lease:
@@ -213,6 +221,21 @@ DONE = {"fine 1", "fine 2", "fine 6", "fine 7"}
 FAILED = {"bug 3", "disk 4", "garbage 5"}
 
 
+def die_at_step(step: int) -> None:
+    """Kill this process before its step-th change of the file system from now on."""
+    remaining = step
+
+    def act(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal remaining
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "fcntl.flock"}:
+            if remaining == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            remaining -= 1
+
+    sys.addaudithook(act)
+
+
 def stop_everywhere() -> None:
     """Kill a worker before each of its steps in the file system in turn, and let another one recover.
 
@@ -267,7 +290,7 @@ def _live(jobdir: Path, config: WorkerConfig) -> None:
         jobs.retry(jobdir)
         other = Spool(jobdir, config)
         other.claim()
-        os.close(other._lock)  # As if killed.
+        os.close(held(other).descriptor)  # As if killed.
         spool.reclaim()
         _conclude_some(spool, 3)
 
@@ -280,7 +303,13 @@ def _recover(jobdir: Path, config: WorkerConfig) -> None:
 
 def _conclude_some(spool: Spool, number: int) -> None:
     outcomes: list[str] = []
-    work(spool, obey, wait=lambda _: len(outcomes) >= number, end=outcomes.append, once=True)
+    work(
+        spool,
+        obey,
+        wait=lambda _: len(outcomes) >= number,
+        end=outcomes.append,
+        once=True,
+    )
 
 
 def _problems(jobdir: Path, keep_input: bool) -> Iterator[str]:

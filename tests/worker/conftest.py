@@ -36,7 +36,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def program(function: str, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", f"from synth import worker; worker.{function}()", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path}
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TESTS
         )

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deadreckon.config import WorkerConfig
 from deadreckon.errors import SpoolError
+from deadreckon.model.event import Event, ModuleInfo
 from deadreckon.worker import jobs
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
-from synth.worker import claim, drain, drop, names, settle
+from synth.worker import claim, drain, drop, event_of, names, settle
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from deadreckon.worker.description import Job
+    from deadreckon.worker.runner import Processor
 
 
 def test_status(jobdir: Path) -> None:
@@ -95,3 +100,43 @@ def test_purge_finishes_one_that_was_stopped(jobdir: Path) -> None:
     assert jobs.status(jobdir)["done"] == 1
     assert jobs.purge(jobdir) == 0
     assert names(jobdir / "done") == [job]
+
+
+DEBUG_ID = "c0bcc3f1-9827-fe65-3058-404b2831d9e6"
+
+
+def lacking(state: str, debug_id: str = DEBUG_ID) -> Processor:
+    def process(_: Job) -> list[Event]:
+        event = event_of(b"fine")
+        event.modules = [ModuleInfo(code_file="a", debug_id=debug_id, symbols=state)]
+        return [event]
+
+    return process
+
+
+@pytest.mark.parametrize("spelling", [DEBUG_ID, "C0BCC3F19827FE653058404B2831D9E60"])
+@pytest.mark.parametrize(("state", "again"), [("missing", 1), ("mismatch", 1), ("found", 0), ("unused", 0)])
+def test_what_lacked_symbols_is_done_again(jobdir: Path, spelling: str, state: str, again: int) -> None:
+    job = submit(jobdir, [("crash", b"fine")])
+    drain(jobdir, processor=lacking(state))
+    submit(jobdir, [("crash", b"fine")])
+    drain(jobdir, processor=lacking("missing", "11111111-1111-1111-1111-111111111111"))
+    assert jobs.retry(jobdir, missing=spelling) == again
+    assert len(names(jobdir / "done")) == 2 - again
+    drain(jobdir, processor=lacking("found"))
+    assert job in names(jobdir / "done")
+    assert names(jobdir / "done" / job) == ["event.jsonl", "input"]
+    assert jobs.retry(jobdir, missing=spelling) == 0
+
+
+def test_what_is_no_debug_id_is_refused(jobdir: Path) -> None:
+    drain(jobdir)
+    with pytest.raises(SpoolError, match="debug id"):
+        jobs.retry(jobdir, missing="nonsense")
+
+
+def test_a_job_without_its_input_can_not_be_done_again(jobdir: Path) -> None:
+    submit(jobdir, [("crash", b"fine")])
+    drain(jobdir, WorkerConfig(keep_input=False), lacking("missing"))
+    assert jobs.retry(jobdir, missing=DEBUG_ID) == 0
+    assert len(names(jobdir / "done")) == 1

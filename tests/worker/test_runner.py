@@ -10,10 +10,12 @@ import pytest
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, decode_event
 from deadreckon.worker import jobs
-from deadreckon.worker.runner import engine_processor, work
+from deadreckon.worker.processor import engine_processor
+from deadreckon.worker.runner import work
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
-from synth.worker import drain, event_of, names, reason
+from synth.sourcemap import source_map
+from synth.worker import drain, drop, event_of, names, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +132,7 @@ class TestEngine:
     def put(self, jobdir: Path, name: str, variant: Path, **told: object) -> str:
         """Put in a job of this name with a real minidump."""
         job = submit(jobdir, [variant / "dumps" / "inlines.dmp"], **told)  # type: ignore[arg-type]
-        (jobdir / "new" / job).rename(jobdir / "new" / name)
+        next(jobdir.glob(f"new/*/{job}")).rename(jobdir / "new" / name)
         return name
 
     def functions(self, event: Event) -> set[str]:
@@ -180,6 +182,44 @@ class TestEngine:
         assert len(events) > 1
         assert len({e.event_id for e in events}) == len(events)
         assert all(self.functions(e) for e in events)
+
+    @pytest.mark.parametrize("bare", [False, True])
+    def test_an_upload_is_for_all_later_jobs(self, jobdir: Path, fixtures: Path, bare: bool) -> None:
+        variant = fixtures / "linux" / "x86_64" / "pie-O2"
+        fresh = engine_processor(Config(store=str(jobdir.parent / "store")))
+        if bare:
+            upload = drop(jobdir, "crashy.debug", (variant / "crashy.debug").read_bytes()).name
+        else:
+            upload = submit(jobdir, [], symbols=[variant / "crashy.debug"], attributes={"build": "7"})
+        assert drain(jobdir, processor=fresh) == ["done"]
+        assert names(jobdir / "done" / upload) == ["event.jsonl", "input", "symbols.jsonl"]
+        assert (jobdir / "done" / upload / "event.jsonl").read_bytes() == b""
+        told = json.loads((jobdir / "done" / upload / "symbols.jsonl").read_bytes().splitlines()[0])
+        assert told["debug_id"]
+        job = submit(jobdir, [variant / "dumps" / "inlines.dmp"])
+        assert drain(jobdir, processor=fresh) == ["done"]
+        assert any(name.startswith("nav::") for name in self.functions(events_of(jobdir, job)[0]))
+
+    def test_what_is_no_debug_file_is_failed(self, jobdir: Path, engine: Processor) -> None:
+        job = submit(jobdir, [], symbols=[("a.debug", b"nothing")])
+        assert drain(jobdir, processor=engine) == ["failed"]
+        assert reason(jobdir, job) == "malformed: a.debug: no debug file"
+
+    def test_source_maps_are_for_their_release_and_project(self, jobdir: Path, engine: Processor) -> None:
+        without = submit(jobdir, [], sourcemaps=[("app.js.map", b"{}")])
+        assert drain(jobdir, processor=engine) == ["failed"]
+        assert "release" in reason(jobdir, without)
+        text = source_map([(0, 0, 0, 0, 0)])
+        submit(jobdir, [], sourcemaps=[("app.js.map", text)], attributes={"release": "1"}, project="p")
+        assert drain(jobdir, processor=engine) == ["done"]
+        stack = b"Error: no\n    at f (https://example.com/app.js:1:1)\n"
+        mapped = {}
+        for release, project in (("1", "p"), ("2", "p"), ("1", "q")):
+            job = submit(jobdir, [("error.txt", stack)], attributes={"release": release}, project=project)
+            assert drain(jobdir, processor=engine) == ["done"]
+            (exception,) = events_of(jobdir, job)[0].exceptions or []
+            mapped[release, project] = (exception.frames or [])[0].origin is not None
+        assert mapped == {("1", "p"): True, ("2", "p"): False, ("1", "q"): False}
 
     @pytest.mark.parametrize(
         ("content", "kind", "expected"),

@@ -19,9 +19,10 @@ import pytest
 from deadreckon.errors import DeadreckonError
 from deadreckon.model.event import Diagnostic
 from deadreckon.worker import jobs
+from deadreckon.worker.runner import work
 from deadreckon.worker.spool import Spool
 from deadreckon.worker.submit import submit
-from synth.worker import claim, drain, drop, event_of, names, obey, reason, settle
+from synth.worker import claim, drain, drop, event_of, held, names, obey, reason, settle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +144,7 @@ class TestReclaim:
             lease = claim(dead)
             assert lease.attempt == attempt
             (lease.path / ".part").write_bytes(b"half a res")
-            os.close(dead._lock)
+            os.close(held(dead).descriptor)
             assert Spool(jobdir).reclaim(reason=REASON) == {"retried" if attempt < 3 else "failed": 1}
         assert reason(jobdir, job) == "internal: because"
         assert names(jobdir / "failed" / job) == ["diagnostics.json", "input"]
@@ -154,7 +155,7 @@ class TestReclaim:
         job = submit(jobdir, [("crash", b"fine")])
         dead = Spool(jobdir)
         (claim(dead).path / name).write_bytes(b"decided")
-        os.close(dead._lock)
+        os.close(held(dead).descriptor)
         assert Spool(jobdir).reclaim() == {state: 1}
         assert (jobdir / state / job / name).read_bytes() == b"decided"
 
@@ -307,3 +308,45 @@ def test_a_directory_that_can_not_be_used(tmp_path: Path) -> None:
 def test_importing_the_spool_is_cheap() -> None:
     code = "import sys, deadreckon.worker.jobs; assert not {'numpy', 'numba', 'symbolic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestSeveralAtATime:
+    def test_only_the_job_under_way_is_charged(self, jobdir: Path) -> None:
+        jobs = [submit(jobdir, [("crash", b"fine")]) for _ in range(4)]
+        dead = Spool(jobdir)
+        leases = [claim(dead) for _ in jobs]
+        dead.mark(leases[0])
+        dead.mark(leases[2])
+        os.close(held(dead).descriptor)
+        with Spool(jobdir) as spool:
+            assert spool.reclaim() == {"retried": 4}
+            attempts = {(lease := claim(spool)).job: lease.attempt for _ in jobs}
+        assert attempts == {lease.job: 2 if lease is leases[2] else 1 for lease in leases}
+
+    def test_told_to_stop_what_is_not_begun_goes_back(self, jobdir: Path) -> None:
+        for _ in range(20):
+            submit(jobdir, [("crash", b"fine")])
+        outcomes: list[str] = []
+        marked: list[int] = []
+        with Spool(jobdir) as spool:
+            work(spool, obey, wait=lambda _: len(marked) >= 9, begin=lambda: marked.append(1), end=outcomes.append)
+        assert len(outcomes) == len(names(jobdir / "done")) < 20
+        assert len(names(jobdir / "done")) + len(names(jobdir / "new")) == 20
+        with Spool(jobdir) as spool:
+            assert claim(spool).attempt == 1
+
+    def test_a_process_that_dies_leaves_what_it_had_not_stored(self, jobdir: Path) -> None:
+        jobs = {submit(jobdir, [("crash", f"fine {n}".encode())]) for n in range(30)}
+        bad = submit(jobdir, [("crash", b"exit 3")])
+        jobs |= {submit(jobdir, [("crash", f"fine {n}".encode())]) for n in range(30, 60)}
+        for _ in range(3):
+            pid = os.fork()
+            if pid == 0:
+                spool = Spool(jobdir)
+                work(spool, obey, wait=lambda _: False, once=True)
+                os._exit(9)
+            os.waitpid(pid, 0)
+            Spool(jobdir).reclaim(reason=REASON)
+        drain(jobdir)
+        assert set(names(jobdir / "done")) == jobs
+        assert names(jobdir / "failed") == [bad]

@@ -23,6 +23,7 @@ from deadreckon.grouping.judge import KIND, MESSAGE, Verdict, digest, judge_of
 from deadreckon.grouping.names.messages import parameterize
 from deadreckon.grouping.normalize import frame_text
 from deadreckon.model.event import Component, Event, ExceptionInfo, Fingerprint, Frame
+from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -65,6 +66,7 @@ class Group(NamedTuple):
     culprit: str | None
 
 
+@staged("group")
 def group(event: Event, rules: RuleSet | None = None) -> Group:
     """Return the group of an event, with a component for its exception type and for every frame or run of frames.
 

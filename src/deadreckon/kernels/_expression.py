@@ -23,7 +23,7 @@ def _signed(value, word):
     return np.int64(value)
 
 
-@kernel()
+@kernel(allocates=True)
 def evaluate(code, ref, cfa, has_cfa, regs, valid, word, memory):
     """Run the DWARF expression at ``ref`` (its ULEB128 length first); return (value, True) or (0, False).
 

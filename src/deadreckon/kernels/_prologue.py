@@ -21,7 +21,7 @@ _INSTRUCTIONS = 64
 _LR = 14
 
 
-@kernel()
+@kernel(allocates=True)
 def undo_prologue(p, m, regs, valid, caller, code, memory):
     """Fill ``caller`` where the function of pc saved its link register; returns the mask of known registers, or 0."""
     none = np.uint64(0)

@@ -262,7 +262,8 @@ def _expression(data, at, blob, used, copied):
         array(_I32),
         _I64,
         array(_I64),
-    )
+    ),
+    allocates=True,
 )
 def _lower(data, cies, fdes, image_base, rva, rule, rules, saved, blob, copied, table, fuel, counts):
     """Run every FDE (sorted by start) and fill the columns; ``counts`` receives rows, rules, saved, blob bytes used.

@@ -138,7 +138,8 @@ _RU64, _RU8, _RI64 = array(_U64, readonly=True), array(_U8, readonly=True), arra
         array(_U8),
         array(_I64, 2),  # decisions
         array(_U8),  # stops
-    )
+    ),
+    allocates=True,
 )
 def _walk(
     p,

@@ -9,7 +9,8 @@ ends a function.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,10 @@ from deadreckon.kernels import _scoping as kernel
 from deadreckon.kernels import positions
 from deadreckon.kernels.nesting import flatten
 from deadreckon.kernels.scopes import scan
+from deadreckon.objects.sourcemap.lines import source_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -32,15 +34,29 @@ _MOST_PARTS = 64
 """Parts of one name; a hostile script makes them without end."""
 _MOST_CHARACTERS = 200
 """Of one part: strings can be keys."""
+_ASSIGNS = re.compile(rb"[ \t]*[=:]\s*")
+_MOST_BETWEEN = 256
 _PREFIXES = {kernel.FLAG_NEW: "new ", kernel.FLAG_GET: "get ", kernel.FLAG_SET: "set "}
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A function's name, and whether the map said it (wholly or in part), as opposed to the minified text."""
+    """A function's name, and whether the map said it (wholly or in part), as opposed to the minified text.
+
+    ``mangled`` tells private names that the map does not tell: minifiers rename them, and some note no names for them.
+    """
 
     text: str
     translated: bool
+    mangled: bool = False
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the map calls parts of names, and which of them their source calls otherwise."""
+
+    texts: dict[int, str] = field(default_factory=dict)
+    renamed: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -57,6 +73,7 @@ class FunctionScopes:
     scopes: NDArray[np.int32]
     parts: NDArray[np.int32]
     text: NDArray[np.uint8]
+    _own: set[int] | None = None
 
     def around(self, lines: ArrayLike, columns: ArrayLike) -> NDArray[np.int32]:
         """Return the innermost function around each position, -1 for none."""
@@ -79,6 +96,27 @@ class FunctionScopes:
             self._by_closing_brace([s for s in wanted if chains[s] and not named[s].translated], named, table)
         return {s: name if name.text else None for s, name in named.items()}
 
+    def names_itself(self, scope: int) -> bool:
+        """Tell whether a function has the name that engines give it: its own, or that of what it is assigned to.
+
+        Other functions have a name of what they are handed to: the comparison in ``sorted = list.sort(() => ...)``.
+        """
+        part = int(self.scopes[scope, kernel.PART])
+        if not part:
+            return False
+        start, length, *named = self.parts[part, [kernel.START, kernel.LENGTH, kernel.LINE, kernel.COLUMN]].tolist()
+        begins = self.scopes[scope, [kernel.FROM_LINE, kernel.FROM_COLUMN]].tolist()
+        if named >= begins:
+            return True
+        between = _ASSIGNS.match(self.text[start + length : start + length + _MOST_BETWEEN].tobytes())
+        if between is None:
+            return False
+        breaks = between[0].count(b"\n")
+        if breaks:
+            return bool(begins == [named[0] + breaks, len(between[0].rpartition(b"\n")[2])])
+        units = len(self.text[start : start + length].tobytes().decode("utf-8", "replace").encode("utf-16-le")) // 2
+        return bool(begins == [named[0], named[1] + units + len(between[0])])
+
     def _chain(self, part: int) -> list[int]:
         """Return the parts of a name from left to right; of a name without end the last ones."""
         found: list[int] = []
@@ -87,10 +125,10 @@ class FunctionScopes:
             part = int(self.parts[part, kernel.LEFT])
         return found[::-1]
 
-    def _translated(self, parts: Sequence[int], table: SourceMapTable | None) -> dict[int, str]:
+    def _translated(self, parts: Sequence[int], table: SourceMapTable | None) -> _Said:
         """Return what the map calls those of the parts that are identifiers."""
         if table is None or not parts:
-            return {}
+            return _Said()
         rows = self.parts[np.array(parts, np.int64)]
         known = np.isin(rows[:, kernel.KIND], (kernel.PART_NAME, kernel.PART_IN_NAME))
         rows, chosen = rows[known], np.array(parts, np.int64)[known]
@@ -99,26 +137,47 @@ class FunctionScopes:
         # A private method's name is where its parameters begin, if webpack and terser made the map.
         private = np.flatnonzero((name < 0) & (self.text[rows[:, kernel.START]] == ord("#")))
         name[private] = _names_at(table, lines[private], columns[private] + rows[private, kernel.LENGTH])
-        found = {}
-        for part, index in zip(chosen.tolist(), name.tolist(), strict=True):
+        found = _Said()
+        for part, index, line, column in zip(
+            chosen.tolist(), name.tolist(), lines.tolist(), columns.tolist(), strict=True
+        ):
             text = table.name(index)
             if text:
-                found[part] = text
+                found.texts[part] = text
+                if text[0] == "_" and (written := _as_written(table, line, column, text)) != text:
+                    found.texts[part] = written
+                    found.renamed.add(part)
         return found
+
+    def _own_names(self) -> set[int]:
+        """Return the parts that are classes' own names, as ``_Cart`` is in ``var Cart = class _Cart {}``."""
+        if self._own is None:
+            classes = self.scopes[self.scopes[:, kernel.FLAGS] & kernel.FLAG_NEW != 0]
+            named = self.parts[classes[:, kernel.PART]]
+            inside = (named[:, kernel.LINE] > classes[:, kernel.FROM_LINE]) | (
+                (named[:, kernel.LINE] == classes[:, kernel.FROM_LINE])
+                & (named[:, kernel.COLUMN] > classes[:, kernel.FROM_COLUMN])
+            )
+            self._own = set(classes[inside, kernel.PART].tolist())
+        return self._own
 
     def _source(self, part: int) -> str:
         start, length = self.parts[part, kernel.START : kernel.LENGTH + 1].tolist()
         return self.text[start : start + min(length, 4 * _MOST_CHARACTERS)].tobytes().decode("utf-8", "replace")
 
-    def _name(self, scope: int, chain: Sequence[int], said: Mapping[int, str]) -> Name:
+    def _name(self, scope: int, chain: Sequence[int], said: _Said) -> Name:
         pieces: list[str] = []
+        before = None
         for part in chain:
             kind = int(self.parts[part, kernel.KIND])
             text = self._source(part)
             private = text.startswith("#")
-            text = said.get(part, text)[:_MOST_CHARACTERS]
+            text = said.texts.get(part, text)[:_MOST_CHARACTERS]
             if private and not text.startswith("#"):
                 text = "#" + text
+            if text == before and part in said.renamed and part in self._own_names():
+                continue
+            before = text if kind == kernel.PART_NAME else None
             if kind == kernel.PART_OBJECT:
                 text = "<object>"
             elif kind in {kernel.PART_STRING, kernel.PART_IN_STRING}:
@@ -131,7 +190,8 @@ class FunctionScopes:
         name = "".join(pieces).removeprefix(".")
         flags = int(self.scopes[scope, kernel.FLAGS])
         prefix = next((p for flag, p in _PREFIXES.items() if flags & flag), "") if name else ""
-        return Name(prefix + name, not said.keys().isdisjoint(chain))
+        mangled = bool(chain) and self._source(chain[-1]).startswith("#") and chain[-1] not in said.texts
+        return Name(prefix + name, not said.texts.keys().isdisjoint(chain), mangled)
 
     def _by_closing_brace(self, scopes: Sequence[int], named: dict[int, Name], table: SourceMapTable) -> None:
         """Name functions by a segment for the brace that ends them and nothing else: so dart2js names functions.
@@ -148,6 +208,21 @@ class FunctionScopes:
             text = table.name(index)
             if text:
                 named[scope] = Name(text, translated=True)
+
+
+def _as_written(table: SourceMapTable, line: int, column: int, name: str) -> str:
+    """Return a class's name as its source has it, where that differs by an underscore: esbuild renames classes so.
+
+    It does that to classes that refer to themselves, and calls ``_Cart`` their names.
+    """
+    written = name[1:].rstrip("0123456789")
+    if not written[:1].isupper():
+        return name
+    (place,) = positions.look_up(table, [line], [column]).place.tolist()
+    lines = source_lines(table, place[0], place[1], 1) if place[0] >= 0 else None
+    there = lines[0][place[2] :] if lines else ""
+    follows = there[len(written) : len(written) + 1]
+    return written if there.startswith(written) and not (follows.isalnum() or follows in {"_", "$"}) else name
 
 
 def _columns(table: SourceMapTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:

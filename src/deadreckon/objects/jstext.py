@@ -9,11 +9,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ScriptText"]
+__all__ = ["NO_NAME", "ScriptText"]
+
+NO_NAME = -2
+"""In the place of a name's column: a parenthesis follows no name."""
 
 _LF, _CR = 10, 13
 _MOST_NAME = 1024
-_KEPT = 64
 
 
 class ScriptText:
@@ -22,7 +24,7 @@ class ScriptText:
     def __init__(self, text: NDArray[np.uint8]) -> None:
         self.text = text
         self._starts: NDArray[np.int64] | None = None
-        self._wide: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._wide: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -34,7 +36,9 @@ class ScriptText:
             if len(returns):
                 followed = text[np.minimum(returns + 1, len(text) - 1)] == _LF
                 ends.append(returns[~followed] + 1)
-            separators = np.flatnonzero(text[:-2] == 0xE2) if len(text) > 2 else np.zeros(0, np.int64)
+            wide = self._beyond()[0]
+            wide = wide[wide < len(text) - 2]
+            separators = wide[text[wide] == 0xE2]
             if len(separators):
                 found = (text[separators + 1] == 0x80) & (text[separators + 2] & 0xFE == 0xA8)
                 ends.append(separators[found] + 3)
@@ -45,55 +49,60 @@ class ScriptText:
         """Return how many lines there are."""
         return len(self.starts) - 1
 
-    def width(self, line: int) -> int:
-        """Return how many columns a line has, its end included."""
-        start, end = self._span(line)
-        places, _, units = self._units(line)
-        return end - start + int(units[-1]) if len(places) else end - start
+    def widths(self, lines: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many columns each of some lines of the text has, its end included."""
+        start, end = self.starts[lines], self.starts[lines + 1]
+        places, units, _ = self._beyond()
+        if not len(places):
+            return end - start
+        return end - start + units[places.searchsorted(end)] - units[places.searchsorted(start)]
 
-    def offset(self, line: int, column: int) -> int | None:
-        """Return the place in bytes of a position, None for one outside of the text."""
-        if not 0 <= line < len(self) or column < 0:
-            return None
-        start, end = self._span(line)
-        places, columns, units = self._units(line)
-        at = column
-        if len(places):
+    def offsets(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place in bytes of each position, -1 for one outside of the text."""
+        inside = (lines >= 0) & (lines < len(self)) & (columns >= 0)
+        line = np.where(inside, lines, 0)
+        inside &= columns <= self.widths(line)
+        start = self.starts[line]
+        places, units, unit = self._beyond()
+        if not len(places):
+            at = start + columns
+        else:
+            wanted = start + units[places.searchsorted(start)] + columns
             # The last byte beyond ASCII that is at the column or before it.
-            last = int(columns.searchsorted(column, side="right")) - 1
-            if last >= 0 and columns[last] == column and self.text[start + places[last]] >= 0xC0:
-                at = int(places[last])
-            elif last >= 0:
-                at = column - int(units[last])
-        return start + at if start + at <= end else None
+            last = unit.searchsorted(wanted, side="right") - 1
+            at = wanted - units[last + 1]
+            exact = (last >= 0) & (unit[last] == wanted) & (self.text[places[last]] >= 0xC0)
+            at = np.where(exact, places[last], at)
+        return np.where(inside, at, -1)
 
-    def name_before(self, line: int, column: int) -> int | None:
-        """Return the column at which the name begins that ends at an opening parenthesis, None without either."""
-        at = self.offset(line, column)
-        if at is None or at >= len(self.text) or self.text[at] != ord("("):
-            return None
-        start = max(at - _MOST_NAME, self._span(line)[0])
-        before = self.text[start:at].tobytes().decode("utf-8", "ignore")
-        length = 0
-        while length < len(before) and (before[-1 - length].isalnum() or before[-1 - length] in "_$"):
-            length += 1
-        name = before[len(before) - length :]
-        return column - len(name.encode("utf-16-le")) // 2 if name else None
+    def names_before(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the column at which the name begins that ends at an opening parenthesis.
 
-    def _span(self, line: int) -> tuple[int, int]:
-        start, end = self.starts[line : line + 2].tolist()
-        return start, end
+        -1 where no parenthesis is, NO_NAME where none ends.
+        """
+        places = self.offsets(lines, columns)
+        found = np.full(len(places), -1, np.int64)
+        known = np.flatnonzero((places >= 0) & (places < len(self.text)))
+        for i in known[self.text[places[known]] == ord("(")].tolist():
+            at = int(places[i])
+            start = max(at - _MOST_NAME, int(self.starts[lines[i]]))
+            before = self.text[start:at].tobytes().decode("utf-8", "ignore")
+            length = 0
+            while length < len(before) and (before[-1 - length].isalnum() or before[-1 - length] in "_$"):
+                length += 1
+            units = len(before[len(before) - length :].encode("utf-16-le")) // 2
+            found[i] = columns[i] - units if length else NO_NAME
+        return found
 
-    def _units(self, line: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return places of bytes beyond ASCII in a line, their columns, and units minus bytes up to each of them."""
-        known = self._wide.get(line)
-        if known is None:
-            start, end = self._span(line)
-            places = np.flatnonzero(self.text[start:end] >= 0x80)
-            high = self.text[start:end][places]
-            more = np.where(high < 0xC0, -1, np.where(high >= 0xF0, 1, 0))
-            if len(self._wide) >= _KEPT:
-                self._wide.clear()
-            units = np.cumsum(more)
-            known = self._wide[line] = places, places + units - more, units
-        return known
+    def _beyond(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return places of bytes beyond ASCII, units minus bytes before each of them and the end, and their units.
+
+        The latter count from where the text begins.
+        """
+        if self._wide is None:
+            places = np.flatnonzero(self.text >= 0x80)
+            high = self.text[places]
+            units = np.zeros(len(places) + 1, np.int64)
+            np.cumsum(np.where(high < 0xC0, -1, np.where(high >= 0xF0, 1, 0)), out=units[1:])
+            self._wide = places, units, places + units[:-1]
+        return self._wide

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from deadreckon.errors import UnknownFormat
 from deadreckon.reports import sniff
 from deadreckon.reports.probe import HEAD_BYTES, Probe
+from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,7 @@ def hinted(name: str | None, kind: str | None = None) -> ReportFormat | None:
     )
 
 
+@staged("read")
 def read(form: ReportFormat, data: bytes | memoryview, limits: ReportLimits) -> list[RawCrash]:
     """Read an input's crashes, at least one. Raises ReportError where its header can't be read."""
     found = cast("RawCrash | list[RawCrash]", importlib.import_module(form.module).read(data, limits))

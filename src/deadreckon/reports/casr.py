@@ -19,7 +19,7 @@ from deadreckon.model.registers import Registers
 from deadreckon.reports import gotrace, pythontrace
 from deadreckon.reports.textlog.modules import Images
 from deadreckon.reports.textlog.reading import crashes_of, frames_of
-from deadreckon.reports.textlog.stacks import find_stacks
+from deadreckon.reports.textlog.stacks import find_stacks, frames_lost
 
 if TYPE_CHECKING:
     from deadreckon.config import ReportLimits
@@ -84,6 +84,7 @@ def _stack(report: dict[str, Any], limits: ReportLimits) -> RawCrash:
     crash = RawCrash("casr")
     lines = _lines(report, "Stacktrace")
     stacks = find_stacks(lines)
+    crash.diagnostics += frames_lost(stacks)
     images = Images.of((), (f for s in stacks for f in s.frames), limits.max_modules)
     crash.modules = images.modules()
     for number, stack in enumerate(stacks[:1]):

@@ -16,7 +16,7 @@ from deadreckon.reports.textlog.lines import read_lines
 from deadreckon.reports.textlog.modules import Images
 from deadreckon.reports.textlog.reading import frames_of
 from deadreckon.reports.textlog.rules import find
-from deadreckon.reports.textlog.stacks import find_stacks
+from deadreckon.reports.textlog.stacks import find_stacks, frames_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,7 @@ def read(data: memoryview, limits: ReportLimits) -> RawCrash:
     images = Images.of((), (f for s in stacks for f in s.frames), limits.max_modules)
     crash.modules = images.modules()
     _threads(crash, lines, stacks[: limits.max_threads], images, current)
+    crash.diagnostics += frames_lost(stacks)
     stopped = next((t for t in crash.threads if t.crashed), None)
     for exception in crash.exceptions:
         exception.thread_id = stopped.id if stopped is not None else None

@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deadreckon.errors import LimitExceeded, Malformed
+from deadreckon.errors import LimitExceeded, Malformed, Unsupported
 from deadreckon.model.crash import RawCrash, RawException, RawFrame
 from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.reports.textlog.lines import read_lines
@@ -62,6 +62,9 @@ _LATER = re.compile(
 _NEXT = re.compile(r"(\s*)(Caused by|Suppressed|Wrapped by): (.*)")
 _MORE = re.compile(r"\s*\.\.\. (\d{1,9}) (?:more|common frames omitted)")
 _FATAL = re.compile(r"(?:\*\*\* )?FATAL EXCEPTION(?: IN SYSTEM PROCESS)?: (.*)")
+_DUMP = ("Full thread dump ", "Full Java thread dump ")
+_STATE = "java.lang.Thread.State: "
+"""The line between a thread's name and its frames in HotSpot's thread dumps (jstack)."""
 _PROCESS = re.compile(r"Process: (\S{1,1000}), PID: (\d{1,9})")
 
 
@@ -86,6 +89,8 @@ class Trace:
     process: str | None = None
     pid: int | None = None
     cut: bool = False
+    running: bool = False
+    """It is a thread of HotSpot's thread dump, which says what that was doing, and of no exception."""
 
     @property
     def count(self) -> int:
@@ -94,12 +99,18 @@ class Trace:
 
 
 def read(data: bytes | memoryview | mmap, limits: ReportLimits) -> list[RawCrash]:
-    """Read the crashes of a text. Raises Malformed where it has no frame of Java, LimitExceeded beyond a limit."""
+    """Read the crashes of a text.
+
+    Raises Malformed where it has no frame of Java, Unsupported where it is a thread dump of HotSpot without a crash,
+    LimitExceeded beyond a limit.
+    """
     if len(data) > limits.max_bytes:
         raise LimitExceeded("max_bytes", limits.max_bytes, len(data), "Java stack trace")
     lines, problems = read_lines(data)
     found = [crash_of(trace) for trace in traces(lines)]
     if not found:
+        if any(line.startswith(_DUMP) for line in lines):
+            raise Unsupported("thread dump of HotSpot: nothing in it has crashed, and its threads are not read")
         raise Malformed("Java stack trace", expected="a frame", got=f"{len(lines)} lines without one")
     found[0].diagnostics[:0] = problems
     return found
@@ -146,7 +157,7 @@ def traces(lines: Sequence[str]) -> list[Trace]:
         if frame is not None:
             begun = _begin(said) if current is None or said else current
             # Of two processes that write into one log, lines of the other stand between frames.
-            if current is None or (begun is not current and begun.throwables[0].type is not None):
+            if current is None or (begun is not current and (begun.running or begun.throwables[0].type is not None)):
                 if len(found) >= _MAX_CRASHES:
                     break
                 current = begun
@@ -175,7 +186,7 @@ def traces(lines: Sequence[str]) -> list[Trace]:
             current = None
         said.append(line)
         del said[:-_MAX_SAID]
-    return [t for t in found if t.count]
+    return [t for t in found if t.count and not t.running]
 
 
 def _next(trace: Trace, match: re.Match[str]) -> list[str]:
@@ -203,6 +214,8 @@ def _begin(said: Sequence[str]) -> Trace:
             trace.thread, trace.uncaught, start = match[1] or None, True, number + 1
         elif match := _PROCESS.match(text):
             trace.process, trace.pid, start = match[1], int(match[2]), number + 1
+        elif text.startswith(_STATE):
+            trace.running, start = True, number + 1
         elif not text:
             start = number + 1
     heads = [(rank, at, match) for at in range(start, len(said)) for rank, match in _heads(said[at].strip())]

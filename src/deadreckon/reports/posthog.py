@@ -394,6 +394,8 @@ class _Stacks:
             in_app=in_app if type(in_app) is bool else None,
             locals=kept(members(get("code_variables"))) or None,
         )
+        if get("resolved") is not False and frame.lang == "javascript":
+            frame.details = {"resolved": True}  # It is a place in a source: there is no map from there.
         module = text(get("module"), 4096)
         frame.package, frame.module = (module, None) if native else (None, module)
         if around := mapping(get("context")):

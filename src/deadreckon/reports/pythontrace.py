@@ -7,12 +7,13 @@ headlines of their own. Frames are innermost first, whichever way the text lists
 from __future__ import annotations
 
 import re
+from collections import deque
 from typing import TYPE_CHECKING
 
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.reports.textlog.lines import read_lines
+from deadreckon.reports.textlog.lines import read_lines, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,11 +62,11 @@ def _tracebacks(crash: RawCrash, lines: Sequence[str]) -> None:
     while at < len(lines) and len(found) < MAX_EXCEPTIONS:
         line = lines[at]
         if match := _HEADLINE.match(line):
-            exception, after = _traceback(lines, at, match[1])
+            exception, after = _traceback(crash, lines, at, match[1])
             found.append(exception)
             at = max(after, at + 1)
         elif (match := _SECURITY.search(line)) and (start := _next_frame(lines, at)) is not None:
-            frames, at = _frames(lines, start)
+            frames, at = _frames(crash, lines, start)
             found.append(RawException(match[1], "PySecSan", mechanism="pysecsan", frames=frames[::-1]))
             crash.attributes["crash_type"] = "PySecSan"
         else:
@@ -79,9 +80,9 @@ def _next_frame(lines: Sequence[str], at: int) -> int | None:
     return next((i for i in range(at + 1, min(at + 16, len(lines))) if _FRAME.match(lines[i])), None)
 
 
-def _traceback(lines: Sequence[str], at: int, named: str | None) -> tuple[RawException, int]:
+def _traceback(crash: RawCrash, lines: Sequence[str], at: int, named: str | None) -> tuple[RawException, int]:
     """Read one traceback and the error that it ends in; Atheris puts that error before it."""
-    frames, after = _frames(lines, at + 1)
+    frames, after = _frames(crash, lines, at + 1)
     kind, value = named, ""
     line = lines[after].strip() if after < len(lines) else ""
     match = _ERROR.fullmatch(line)
@@ -104,9 +105,15 @@ def _ends_message(line: str) -> bool:
     )
 
 
-def _frames(lines: Sequence[str], at: int) -> tuple[list[RawFrame], int]:
-    """Read ``File "...", line N, in F`` and the source line below each; return them as printed, and the next line."""
-    frames: list[RawFrame] = []
+def _frames(
+    crash: RawCrash, lines: Sequence[str], at: int, *, innermost_first: bool = False
+) -> tuple[list[RawFrame], int]:
+    """Read ``File "...", line N, in F`` and the source line below each; return them as printed, and the next line.
+
+    Of more than MAX_FRAMES the outermost ones are left out.
+    """
+    frames: deque[RawFrame] = deque(maxlen=MAX_FRAMES)
+    count = 0
     while at < len(lines):
         match = _FRAME.match(lines[at])
         if match is None:
@@ -120,9 +127,11 @@ def _frames(lines: Sequence[str], at: int) -> tuple[list[RawFrame], int]:
             if source is None and not _MARKS.fullmatch(lines[at]):
                 source = lines[at].strip()
             at += 1
-        if len(frames) < MAX_FRAMES:
+        count += 1
+        if count <= MAX_FRAMES or not innermost_first:
             frames.append(_frame(match, source))
-    return frames, at
+    crash.diagnostics += too_deep(count - len(frames), MAX_FRAMES)
+    return list(frames), at
 
 
 def _frame(match: re.Match[str], source: str | None) -> RawFrame:
@@ -156,7 +165,7 @@ def _faulthandler(crash: RawCrash, lines: Sequence[str], at: int, limits: Report
         row += 1
         if match is None:
             continue
-        frames, row = _frames(lines, row)
+        frames, row = _frames(crash, lines, row, innermost_first=True)
         current = match[1] == "Current thread"
         if frames:
             crash.threads.append(RawThread(int(match[2], 16), match[3], current, frames=frames))

@@ -68,7 +68,11 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "gdb",
         "#0 ",
-        r"^#0 +(?:0x[0-9a-f]+ in )?[^\n(]{1,1000} \([^\n]*\n(?:[ \t]+(?:at|from) [^\n]*\n)?(?:#1 |\Z)",
+        # Dart numbers its frames too, with a URL in the brackets where gdb has arguments.
+        (
+            r"^#0 +(?:0x[0-9a-f]+ in )?[^\n(]{1,1000} \((?!(?:package|dart|file):)[^\n]*\n"
+            r"(?:[ \t]+(?:at|from) [^\n]*\n)?(?:#1 |\Z)"
+        ),
     ),
     ("gdb", "LWP ", r"^Thread \d+ \(.{0,80}LWP \d+\)"),
     ("gdb", "stop reason = ", r"^\* thread #\d+.{0,300}stop reason = "),

@@ -12,13 +12,15 @@ from deadreckon.errors import DeadreckonError
 from deadreckon.kernels import positions
 from deadreckon.model.tables import json_text
 from deadreckon.objects import jspaths, sourcemap
-from deadreckon.objects.jstext import ScriptText
+from deadreckon.objects.jstext import NO_NAME, ScriptText
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from deadreckon.model.tables import SourceMapTable
-    from deadreckon.objects.jsscopes import FunctionScopes
+    from deadreckon.objects.jsscopes import FunctionScopes, Name
     from deadreckon.symbols.scripts import Found
 
 __all__ = ["Bundle", "Source"]
@@ -26,11 +28,20 @@ __all__ = ["Bundle", "Source"]
 _BREAK = re.compile("\r\n|[\n\r\u2028\u2029]")
 _RARE_BREAK = re.compile("[\r\u2028\u2029]")
 _KEPT = 65_536
-_MANY_LOOKS = 16
-"""How often single lines of a source are decoded before all of it is."""
+_LOOK_BYTES = 32 << 10
+"""So many bytes of a source are decoded while a few lines around one are looked for in it."""
+_MOST_DECODED = 64 << 20
+"""Bytes of sources whose lines are kept."""
 _LONG, _SHOWN, _BEFORE, _NEAR = 150, 140, 60, 5
 """Of a line longer than this so many characters are shown, from so many before the column on; ends so near are kept."""
 _CUT = "{snip}"
+_PLAIN = (".js", ".mjs", ".cjs")
+_OTHER_SYNTAX = re.compile("</[A-Za-z>]|/>|@flow")
+"""JSX, or types."""
+_ENDS = np.frombuffer(b"})],;", np.uint8)
+"""What ends or parts expressions."""
+_MOST_SOURCE, _MOST_SCANNED = 1 << 20, 16 << 20
+"""Bytes of a source whose functions are looked for, and of all whose functions are kept."""
 
 
 @dataclass(slots=True)
@@ -54,8 +65,11 @@ class Bundle:
         self._sources: dict[int, Source] = {}
         self._lines: dict[int, tuple[list[str], list[str]]] = {}
         self._looks: dict[int, int] = {}
+        self._decoded = 0
         self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
-        self._names: dict[int, str | None] = {}
+        self._names: dict[int, Name | None] = {}
+        self._source_functions: dict[int, SourceFunctions | None] = {}
+        self._scanned = 0
         self._segments: dict[int, SourceMapTable | None] = {}
 
     @property
@@ -95,33 +109,80 @@ class Bundle:
                 self._segments[number] = None
         return self._segments[number]
 
-    def names(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[bool, str | None]]:
+    def names(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[bool, Name | None]]:
         """Return, by the script's text, whether each position is in a function, and that one's name if it has one."""
         found = self.scopes.around(lines, columns).tolist()
         known = self._names
         wanted = {scope for scope in found if scope >= 0 and scope not in known}
         if wanted:
             names = self.scopes.names(sorted(wanted), self.table)
-            known.update((scope, name.text if name is not None else None) for scope, name in names.items())
+            known.update(names)
         return [(scope >= 0, known.get(scope)) for scope in found]
 
-    def called(self, line: int, column: int, here: int) -> str | None:
-        """Return the original name of what is called at a position, as far as the map has one there.
+    def called(self, lines: Sequence[int], columns: Sequence[int], here: Sequence[int]) -> list[str | None]:
+        """Return the original name of what is called at each position, as far as the map has one there.
 
-        ``here`` is the name's index that the map has at the position itself. JavaScriptCore, Hermes and QuickJS report
-        the parenthesis of a call, where that may be another one's: without the script nobody can tell, so there is no
-        name then.
+        ``here`` are the names' indices that the map has at the positions themselves. JavaScriptCore, Hermes and QuickJS
+        report the parenthesis of a call, where that may be another one's: without the script nobody can tell, so there
+        is no name then.
         """
         table = self.table
         if table is None or not self.has_script:
-            return None
-        if (name_at := self.text.name_before(line, column)) is not None:
-            here = int(positions.look_up(table, [line], [name_at]).place[0, 3])
-        return table.name(here) or None
+            return [None] * len(lines)
+        at = np.array(lines, np.int64)
+        before = self.text.names_before(at, np.array(columns, np.int64))
+        names = np.where(before == NO_NAME, -1, np.array(here, np.int64))
+        moved = np.flatnonzero(before >= 0)
+        names[moved] = positions.look_up(table, at[moved], before[moved]).place[:, 3]
+        return [table.name(name) or None for name in names.tolist()]
+
+    def source_names(
+        self, lines: NDArray[np.int64], columns: NDArray[np.int64], found: positions.Positions
+    ) -> list[str | None]:
+        """Return the functions' names that the sources themselves have around positions, as far as they tell.
+
+        A minifier drops the names of function expressions and turns one function into several; what is written in the
+        source stays. Only plain JavaScript is read: types and tags look like other things to the scanner. ``found`` is
+        what the map has of the positions. A segment further left may be of another function, and one for a statement,
+        which has the blanks before it, of what is around its functions: then nothing is said.
+        """
+        table = self.table
+        assert table is not None
+        around = self.scopes.around(lines, columns)
+        answered = found.segment >= 0
+        at = table.column[np.where(answered, found.segment, 0)]
+        known = answered & (around >= 0) & (at == columns)
+        names: list[str | None] = [None] * len(lines)
+        places = found.place
+        for source in np.unique(places[known, 0]).tolist():
+            mine = np.flatnonzero(known & (places[:, 0] == source))
+            functions = self._functions(source)
+            if functions is not None:
+                said = functions.names_at(places[mine, 1].astype(np.int64), places[mine, 2].astype(np.int64))
+                for i, name in zip(mine.tolist(), said, strict=True):
+                    names[i] = name
+        return names
+
+    def _functions(self, source: int) -> SourceFunctions | None:
+        if source not in self._source_functions:
+            assert self.table is not None
+            start, end = self.table.contents[source].tolist() if source < len(self.table.contents) else (0, 0)
+            path = (self.source(self.table, source).path or "").partition("?")[0]
+            known = path.endswith(_PLAIN) and 0 < end - start <= _MOST_SOURCE
+            text = json_text(self.table.text[start:end].tobytes()) if known else None
+            if text is not None:
+                self._scanned += end - start
+                if self._scanned > _MOST_SCANNED:
+                    self._source_functions.clear()
+                    self._scanned = end - start
+            plain = text is not None and not _OTHER_SYNTAX.search(text)
+            self._source_functions[source] = SourceFunctions((text or "").encode()) if plain else None
+        return self._source_functions[source]
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
-        known = self._sources.get(index) if table is self.table else None
+        mine = table is self.found.table
+        known = self._sources.get(index) if mine else None
         if known is not None:
             return known
         path = sourcemap.source_path(table, index)
@@ -133,7 +194,7 @@ class Bundle:
             jspaths.joined(self.url, path) if path else None,
             in_app=not ignored and jspaths.in_app(path) and jspaths.in_app(filename),
         )
-        if table is self.table:
+        if mine:
             self._sources[index] = source
         return source
 
@@ -144,8 +205,9 @@ class Bundle:
 
         Frames of one line may share the lists.
         """
+        mine = table is self.found.table
         known = self._contexts.get((source, line))
-        if known is not None and table is self.table:
+        if known is not None and mine:
             return known
         lines, shown, first = self._lines_around(table, source, line, around)
         at = line - first
@@ -155,7 +217,7 @@ class Bundle:
         found = shown[max(0, at - around) : at], here, shown[at + 1 : at + 1 + around]
         if len(here) > _LONG:
             return found[0], _cut(here, column), found[2]
-        if table is self.table:
+        if mine:
             if len(self._contexts) >= _KEPT:
                 self._contexts.clear()
             self._contexts[source, line] = found
@@ -164,26 +226,62 @@ class Bundle:
     def _lines_around(
         self, table: SourceMapTable, source: int, line: int, around: int
     ) -> tuple[list[str], list[str], int]:
-        """Return lines of a source, as they are and as they are shown beside another one, and the first's number."""
+        """Return lines of a source, as they are and as they are shown beside another one, and the first's number.
+
+        A source is decoded whole as soon as looking for single lines of it has cost as much.
+        """
         if table is self.table:
             if (known := self._lines.get(source)) is not None:
                 return *known, 0
+            start, end = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
             looks = self._looks[source] = self._looks.get(source, 0) + 1
-            if looks > _MANY_LOOKS:
-                known = self._lines[source] = self._all_lines(table, source)
+            if end - start <= looks * _LOOK_BYTES:
+                self._decoded += end - start
+                if self._decoded > _MOST_DECODED:
+                    self._lines.clear()
+                    self._decoded = end - start
+                known = self._lines[source] = _all_lines(table.text[start:end].tobytes())
                 return *known, 0
         first = max(0, line - around)
         lines = sourcemap.source_lines(table, source, first, line + 1 + around - first) or []
         return lines, [_cut(text, 0) for text in lines], first
 
-    def _all_lines(self, table: SourceMapTable, source: int) -> tuple[list[str], list[str]]:
-        """Return all lines of a source, as they are and as they are shown beside another one."""
-        start, end = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
-        text = json_text(table.text[start:end].tobytes()) if end > start else None
-        if text is None:
-            return [], []
-        lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
-        return lines, [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
+
+class SourceFunctions:
+    """The functions of an original source in plain JavaScript."""
+
+    def __init__(self, text: bytes) -> None:
+        from deadreckon.objects.jsscopes import read_scopes  # noqa: PLC0415  (compiles or loads a large kernel)
+
+        self._scopes = read_scopes(text)
+        self._text = ScriptText(self._scopes.text)
+        self._names: dict[int, str | None] = {-1: None}
+
+    def names_at(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[str | None]:
+        """Return the functions' names around positions, None where it has none of its own or no call can be."""
+        text = self._text.text
+        places = self._text.offsets(lines, columns)
+        inside = (places >= 0) & (places < len(text))
+        there = text[np.where(inside, places, 0)] if len(text) else np.zeros(len(places), np.uint8)
+        calls = inside & (there > ord(" ")) & ~np.isin(there, _ENDS)
+        found = np.where(calls, self._scopes.around(lines, columns), -1).tolist()
+        for scope in {scope for scope in found if scope not in self._names}:
+            name = self._scopes.names([scope], None)[scope] if self._scopes.names_itself(scope) else None
+            self._names[scope] = name.text if name is not None else None
+        return [self._names[scope] for scope in found]
+
+
+def _all_lines(content: bytes) -> tuple[list[str], list[str]]:
+    """Return all lines of a source, a JSON string, as they are and as they are shown beside another one."""
+    text = json_text(content)
+    if text is None:
+        return [], []
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
+    if len(max(lines, key=len)) <= _LONG:
+        return lines, lines
+    return lines, [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
 
 
 def _cut(line: str, column: int) -> str:

@@ -1,8 +1,8 @@
 """From positions in generated scripts to the sources that they were made of: file, line, column, function, context.
 
 A function's name comes from the best of what there is, and ``origin`` says which: the map's scopes (``scopes``), its
-function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the name at the
-call in the frame below (``caller``), what the engine printed (``engine``).
+function names (``facebook``, ``bloomberg``), the script's own text translated by the map (``script``), the text of the
+source (``source``), the name at the call in the frame below (``caller``), what the engine printed (``engine``).
 
 A frame that stays as it is says why, in ``details["source_map"]``. All frames of a script are looked up together.
 """
@@ -33,6 +33,9 @@ __all__ = ["JavaScript", "is_mappable"]
 
 _USELESS = frozenset({None, "", "<anonymous>", "__webpack_require__", "__webpack_modules__"})
 """Names that say less than the call does."""
+_INDIRECT = frozenset({"call", "apply"})
+"""What is called so calls another function."""
+_OF_CALLS = frozenset({"caller", "engine"})
 _STATES = {
     UNMAPPED: ("unmapped_segment", "the generator made this code, no source has it"),
     BEFORE_FIRST: ("before_first_mapping", "the line's first mapping is further right"),
@@ -53,10 +56,13 @@ _WHOLE_LINE = 0x7FFF_FFFF
 
 
 def is_mappable(frame: Frame) -> bool:
-    """Tell whether a frame is of a script that can have a source map: not the engine's own code, nor evaluated code."""
+    """Tell whether a frame is of a script that can have a source map.
+
+    The engine's own code, evaluated code, and what somebody else has mapped before can't.
+    """
     details = frame.details or {}
     place = frame.abs_path
-    if frame.lang != "javascript" or not place or place.startswith("<") or "native" in details:
+    if frame.lang != "javascript" or not place or place.startswith("<") or details.keys() & {"native", "resolved"}:
         return False
     if frame.lineno is None and details.keys().isdisjoint({"wasm_offset", "hermes_function"}):
         return False
@@ -80,10 +86,10 @@ class _Group:
         self.lines: list[int] = []
         self.columns: list[int] = []
         """-1 where there is none."""
-        self.callers: list[tuple[_Group, int] | None] = []
-        """Where the frame below is, if that can have a map, too."""
+        self.callers: dict[int, tuple[_Group, int]] = {}
+        """Where the frame below is, of those where that can have a map, too."""
         self.why: list[tuple[str, str] | None] = []
-        self.places: list[tuple[int, int, int] | None] = []
+        self.places: list[list[int] | None] = []
         """Source, line, column."""
         self.names: list[int] = []
         """The index of the map's name at each position."""
@@ -114,6 +120,7 @@ class JavaScript:
             for group in groups:
                 if group.table is not None:
                     _look_up(group, group.table)
+            _name_by_calls([group for group in groups if group.table is not None])
             for group in groups:
                 if group.table is not None:
                     _fill(group, group.table, self._around)
@@ -131,9 +138,12 @@ class JavaScript:
         for stack in stacks:
             before: tuple[_Group, int] | None = None
             for at, frame in enumerate(stack):
+                line = frame.lineno
                 group = plain.get((frame.abs_path, frame.debug_id)) if frame.details is None else None
-                if group is not None and frame.lineno is not None:
-                    line, column = frame.lineno - 1, -1 if frame.colno is None else max(0, frame.colno - 1)
+                if group is not None and line is not None:
+                    column = frame.colno
+                    line -= 1
+                    column = -1 if column is None else column - 1 if column > 0 else 0
                 elif is_mappable(frame):
                     group, line, column = self._locate(frame, groups)
                     if frame.details is None:
@@ -141,17 +151,21 @@ class JavaScript:
                 else:
                     before = None
                     continue
-                if id(frame) in seen:
+                key = id(frame)
+                if key in seen:
                     frame = stack[at] = msgspec.structs.replace(frame)  # noqa: PLW2901  (each is changed on its own)
-                seen.add(id(frame))
+                    key = id(frame)
+                seen.add(key)
+                here = group, len(group.frames)
                 if before is not None:
-                    before[0].callers[before[1]] = group, len(group.frames)
-                before = group, len(group.frames)
+                    before[0].callers[before[1]] = here
+                before = here
                 group.frames.append(frame)
                 group.lines.append(line)
                 group.columns.append(column)
-                group.callers.append(None)
-                group.why.append(_NO_MODULE if group.table is None and group.bundle.table is not None else None)
+        for group in groups.values():
+            unknown = _NO_MODULE if group.table is None and group.bundle.table is not None else None
+            group.why = [unknown] * len(group.frames)
         return list(groups.values())
 
     def _bundle(self, wanted: Wanted) -> Bundle:
@@ -235,12 +249,12 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
             found.place[at] = place
             group.names[at] = -1
     places = found.place[:, :3].tolist()
-    group.places = [tuple(place) if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
+    group.places = [place if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
     chosen = np.flatnonzero(mapped)
     _name_by_map(group, table, chosen.tolist(), found.place)
     if is_text:
         rest = [at for at in chosen.tolist() if group.by[at] is None]
-        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0))
+        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0), found)
 
 
 def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
@@ -249,11 +263,11 @@ def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
     beyond = lines >= len(text)
     for at in np.flatnonzero(beyond).tolist():
         group.why[at] = _PAST_FILE
-    for line in np.unique(lines[mapped & ~beyond]).tolist():
-        outside = mapped & (lines == line) & (columns > text.width(line))
-        for at in np.flatnonzero(outside).tolist():
-            group.why[at] = _PAST_END
-        mapped &= ~outside
+    here = np.flatnonzero(mapped & ~beyond)
+    outside = here[columns[here] > text.widths(lines[here])]
+    for at in outside.tolist():
+        group.why[at] = _PAST_END
+    mapped[outside] = False
     mapped &= ~beyond
 
 
@@ -266,7 +280,7 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
         for at in chosen:
             here = group.places[at]
             assert here is not None
-            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), here)
+            frames = sourcemap.frames_at(table, group.lines[at], max(0, group.columns[at]), (here[0], here[1], here[2]))
             if frames:
                 group.functions[at], group.by[at] = frames[0].name, "scopes"
                 if len(frames) > 1:
@@ -282,35 +296,56 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
             group.by[at] = "facebook" if functions.origin[here[0]] == 1 else "bloomberg"
 
 
-def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any) -> None:
-    """Name functions by the text of the script."""
+def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any, found: positions.Positions) -> None:
+    """Name functions by the text of the script, and by their sources' where that has no name of theirs."""
     if not chosen:
         return
-    for at, (inside, name) in zip(chosen, group.bundle.names(lines, columns), strict=True):
+    bundle = group.bundle
+    nameless = []
+    # Without any name in the map, the script's names stay what a minifier made of them.
+    untold = bundle.table is not None and not len(bundle.table.names)
+    for at, (inside, name) in zip(chosen, bundle.names(lines, columns), strict=True):
         if name is not None:
-            group.functions[at], group.by[at] = name, "script"
+            group.functions[at], group.by[at] = name.text, "script"
         elif not inside:
             # Code outside of functions: no call leads there that says more than the engine does.
             group.functions[at], group.by[at] = group.frames[at].function, "engine"
+        if inside and (name is None or untold or name.mangled) and group.columns[at] >= 0:
+            nameless.append(at)
+    if not nameless:
+        return
+    its_lines, its_columns = (np.array([of[at] for at in nameless], np.int64) for of in (group.lines, group.columns))
+    places = positions.Positions(found.segment[nameless], found.place[nameless], found.state[nameless])
+    for at, text in zip(nameless, bundle.source_names(its_lines, its_columns, places), strict=True):
+        if text is not None:
+            group.functions[at], group.by[at] = text, "source"
 
 
-def _called(caller: tuple[_Group, int] | None) -> str | None:
-    """Return the original name of what a caller calls, None where that is not known."""
-    if caller is None:
-        return None
-    group, at = caller
-    if (
-        group.table is None
-        or group.table is not group.bundle.table
-        or group.places[at] is None
-        or group.columns[at] < 0
-    ):
-        return None
-    # An asynchronous caller's position is where it waits; it may be mapped already.
+def _name_by_calls(groups: Sequence[_Group]) -> None:
+    """Name functions that have no name of their own by what is called in the frame below."""
+    asked: dict[int, tuple[_Group, list[tuple[_Group, int, int]]]] = {}
+    for group in groups:
+        nameless = [at for at, name in enumerate(group.functions) if name in _USELESS and group.by[at] != "engine"]
+        for at in nameless:
+            caller = group.callers.get(at)
+            if caller is not None and group.places[at] is not None and _tells_call(*caller):
+                asked.setdefault(id(caller[0]), (caller[0], []))[1].append((group, at, caller[1]))
+    for called_in, wanted in asked.values():
+        lines, columns, names = (
+            [of[below] for *_, below in wanted] for of in (called_in.lines, called_in.columns, called_in.names)
+        )
+        for (group, at, _), name in zip(wanted, called_in.bundle.called(lines, columns, names), strict=True):
+            if name is not None and name not in _INDIRECT:
+                group.functions[at], group.by[at] = name, "caller"
+
+
+def _tells_call(group: _Group, at: int) -> bool:
+    """Tell whether a frame's position is that of a call, with a map at hand."""
+    if group.table is None or group.table is not group.bundle.table or group.places[at] is None:
+        return False
+    # An asynchronous caller's position is where it waits.
     details = group.frames[at].details
-    if details and "is_async" in details:
-        return None
-    return group.bundle.called(group.lines[at], group.columns[at], group.names[at])
+    return group.columns[at] >= 0 and not (details and "is_async" in details)
 
 
 # -- frames -----------------------------------------------------------------------------------------------------------
@@ -320,18 +355,14 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
     """Make the frames of a group those of their original places."""
     bundle = group.bundle
     map_name, map_by = bundle.found.map_name, bundle.found.key
-    for at, frame in enumerate(group.frames):
-        place = group.places[at]
+    for frame, place, function, by, column in zip(
+        group.frames, group.places, group.functions, group.by, group.columns, strict=True
+    ):
         if place is None:
             continue
         reported = frame.function
-        function, by = group.functions[at], group.by[at]
-        if by != "engine" and function in _USELESS:
-            called = _called(group.callers[at])
-            if called:
-                function, by = called, "caller"
-            elif reported:
-                function, by = reported, "engine"
+        if reported and by not in _OF_CALLS and function in _USELESS:
+            function, by = reported, "engine"  # noqa: PLW2901
         origin: dict[str, Any] = {"abs_path": frame.abs_path, "lineno": frame.lineno}
         if frame.colno is not None:
             origin["colno"] = frame.colno
@@ -347,21 +378,15 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
             frame.details = {k: v for k, v in details.items() if k != "column_is_0based"} or None
         frame.origin = origin
         frame.raw_function = reported
-        _place(frame, bundle, table, function, *place, around)
-        if group.columns[at] < 0:
+        _place(frame, bundle, table, function, place, around)
+        if column < 0:
             frame.colno = None
 
 
 def _place(
-    frame: Frame,
-    bundle: Bundle,
-    table: SourceMapTable,
-    function: str | None,
-    index: int,
-    line: int,
-    column: int,
-    around: int,
+    frame: Frame, bundle: Bundle, table: SourceMapTable, function: str | None, place: Sequence[int], around: int
 ) -> None:
+    index, line, column = place[0], place[1], place[2]
     source = bundle.source(table, index)
     frame.status = "symbolicated" if function or source.path else "missing_symbol"
     frame.function = function or None
@@ -383,7 +408,7 @@ def _expanded(frame: Frame, inlined: tuple[_Group, int] | None, around: int) -> 
         for outer in group.inlined[at]:
             frames.append(msgspec.structs.replace(frame))
             place = outer.source, outer.line, outer.column
-            _place(frames[-1], group.bundle, group.table, outer.name, *place, around)
+            _place(frames[-1], group.bundle, group.table, outer.name, place, around)
         for inner in frames[:-1]:
             inner.inline = True
     return frames

@@ -16,6 +16,7 @@ from deadreckon.model.event import Frame
 from deadreckon.model.ids import Arch
 from deadreckon.model.tables import LANGUAGES, NONE, TRUST_NAMES
 from deadreckon.symbols.demangle import demangle
+from deadreckon.telemetry import staged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,6 +112,7 @@ def join_path(*parts: str) -> str:
     return separator.join(kept)
 
 
+@staged("symbolicate")
 def symbolicate(
     frames: FrameTable,
     modules: Sequence[Module],

@@ -1,9 +1,9 @@
-"""Readable names of C++ and Rust symbols; every other name is returned as it is.
+"""Readable names of C++, Rust and Swift symbols; every other name is returned as it is.
 
 Itanium C++ names (https://itanium-cxx-abi.github.io/cxx-abi/abi.html#mangling) go to ``__cxa_demangle`` of the
 platform's C++ runtime. That function has no limits of its own, so a symbol is sized first (itanium.py). Rust's legacy
 names are Itanium names with a hash (https://doc.rust-lang.org/rustc/symbol-mangling/legacy.html), its v0 names have a
-grammar of their own (rust_v0.py), and so have Microsoft's (msvc.py). Swift names stay raw.
+grammar of their own (rust_v0.py), and so have Microsoft's (msvc.py) and Swift's (swift/).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from deadreckon.config import SymbolLimits
-from deadreckon.symbols import msvc, rust_v0
+from deadreckon.symbols import msvc, rust_v0, swift
 from deadreckon.symbols.itanium import expansion
 from deadreckon.symbols.names import brackets, flatten, strip_arguments
 
@@ -27,16 +27,17 @@ _LIMITS = SymbolLimits()
 _MAX_EXPANSION = 8 * _LIMITS.max_demangle_output
 """Bounds are mostly some ten times what really comes out, never less than twice."""
 
-_PREFIXES = ("_Z", "_R", "?", "__Z", "__R", "___Z", "____Z")
+_PREFIXES = ("_Z", "_R", "?", "__Z", "__R", "___Z", "____Z", *swift.PREFIXES)
 
 
 def demangle(name: str, *, arguments: bool = True) -> str:
     """Return the readable form of a symbol, or the symbol itself where it has none.
 
     Clone suffixes (``.cold``, ``.part.0``) print as c++filt prints them, symbol versions (``@@GLIBCXX_3.4``) are kept.
-    ``arguments=False`` gives the qualified name alone: no return type, parameters, qualifiers or clone notes. A name
-    longer than ``SymbolLimits.max_demangle_input``, or one that expands beyond ``max_demangle_output`` bytes, is
-    returned as it is. Never raises.
+    ``arguments=False`` gives the qualified name alone: no return type, parameters, qualifiers or clone notes; of Swift
+    names it keeps the argument labels, which are parts of them (``Foo.bar(_:baz:)``). A name longer than
+    ``SymbolLimits.max_demangle_input``, or one that expands beyond ``max_demangle_output`` bytes, is returned as it
+    is. Never raises.
     """
     # Most of the names of a C library are not mangled, and the ones too long are not worth a cache's memory.
     if len(name) > _LIMITS.max_demangle_input or not name.startswith(_PREFIXES):
@@ -49,7 +50,7 @@ def _readable(name: str, arguments: bool) -> str:  # noqa: FBT001
     found = _demangle(name)
     if found is None:
         return name
-    return found if arguments else strip_arguments(found)
+    return found if arguments or name.startswith(swift.PREFIXES) else strip_arguments(found)
 
 
 # --- The platform's demangler ---------------------------------------------------------------------------------------
@@ -105,6 +106,8 @@ _RUST_LEGACY = re.compile(r"_ZN(.+)17h[0-9a-f]{16}E(?:\.llvm\.[0-9A-F]+)?", re.D
 def _demangle(name: str) -> str | None:
     if name.startswith("?"):
         return msvc.demangle(name)
+    if name.startswith(swift.PREFIXES):
+        return swift.demangle(name)
     # Clang names a block's body after the function around it; of the demanglers only LLVM's knows it.
     head = ""
     while (block := _BLOCK.fullmatch(name)) and len(head) < _MAX_BLOCKS * 35:

@@ -18,6 +18,7 @@ from deadreckon.model.ids import normalize_code_id
 from deadreckon.objects import breakpad, elf, proguard, sniff
 from deadreckon.symbols import layouts
 from deadreckon.symbols.store import ModuleTables, SymbolStore
+from deadreckon.telemetry import count, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -254,6 +255,7 @@ def resolve(module: Module, paths: Sequence[SymbolPath | RemoteSource], store: S
     return resolve_all([module], paths, store)[0]
 
 
+@staged("resolve")
 def resolve_all(
     modules: Sequence[Module], paths: Sequence[SymbolPath | RemoteSource], store: SymbolStore
 ) -> list[Resolution]:
@@ -272,7 +274,10 @@ def resolve_all(
 
         for search, answer in zip(lacking, fetch(remote, [s.module for s in lacking]), strict=True):
             search.fetched(answer)
-    return [search.resolution() for search in searches]
+    resolutions = [search.resolution() for search in searches]
+    for each in resolutions:
+        count("deadreckon_modules_total", each.state)
+    return resolutions
 
 
 @dataclass(slots=True)
@@ -308,7 +313,7 @@ class _Search:
             if _complete(self.found) and os.path.isdir(source.path):
                 continue
             for path in dict.fromkeys(source.candidates(self.module)):
-                self.look(path)
+                self.look(path, named=path == source.path)
         if self.module.debug_id is not None and not _complete(self.found):
             self.found.extend(self.store.imported(self.module.debug_id))
         if self.module.contents is not None and not _complete(self.found):
@@ -325,10 +330,16 @@ class _Search:
         self.fetch_problems += [f"{source}: {why}" for source, why in answer.unavailable.items()]
         self.unavailable = answer.unavailable
 
-    def look(self, path: str) -> None:
+    def look(self, path: str, *, named: bool = False) -> None:
+        """Take a file's tables if they are of the module's build.
+
+        ``named``: the user named this very file, for a module of its name. Where the report has no id of the module, as
+        a core of a program that was linked without a build id, that has to do, as it does for debuggers.
+        """
+        by_name = named and self.module.debug_id is None and self.module.code_id is None
         try:
             for info in self.store.tables_of(path):
-                if matches(self.module, info["debug_id"], info["code_id"]):
+                if by_name or matches(self.module, info["debug_id"], info["code_id"]):
                     if info["format"] == "sourcebundle":
                         self.bundles.append(path)
                         continue

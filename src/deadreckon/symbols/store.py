@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deadreckon import telemetry
 from deadreckon.config import Config, store_path
 from deadreckon.errors import LimitExceeded, Malformed, SourceUnavailable, SymbolError
 from deadreckon.model.ids import DebugId
@@ -185,6 +186,7 @@ class SymbolStore:
             raise SourceUnavailable(f"the symbol store can't be written to: {manifest}: {e.strerror}") from e
         except (SymbolError, LimitExceeded) as e:
             answer["error"] = str(e)
+        telemetry.count("deadreckon_table_builds_total", "failed" if "error" in answer else "built")
         files = [manifest.parent / o["table"] for o in answer.get("objects", ())]
         if source.startswith(self._fetched):
             files.append(self.root / "remote" / source.removeprefix(self._fetched))
@@ -250,8 +252,10 @@ class SymbolStore:
             if found is not None:
                 self._open.move_to_end(table)
                 if now - touched < TOUCH_SECONDS:
+                    telemetry.count("deadreckon_tables_total", "memory")
                     return found
         try:
+            telemetry.count("deadreckon_tables_total", "disk" if found is None else "memory")
             if found is None:
                 found = open_table(Path(table))
             touch(table)

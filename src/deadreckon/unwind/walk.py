@@ -9,6 +9,7 @@ import numpy as np
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import WIDTH
 from deadreckon.model.tables import TRUST_PREWALKED, CodeTable, FrameTable, RuleTable, SymTable
+from deadreckon.telemetry import staged
 from deadreckon.unwind import amd64, arm, arm64, x86
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _spans(modules: Sequence[Module]) -> tuple[NDArray[np.uint64], NDArray[np.ui
     return start[order], end[order], order.astype(np.int64)
 
 
+@staged("unwind")
 def unwind(crash: RawCrash, tables: Sequence[Tables | None], limits: UnwindLimits) -> Walk:
     """Walk all threads, each innermost frame first, in the threads' order.
 

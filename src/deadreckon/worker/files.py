@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -23,6 +24,7 @@ __all__ = [
     "list_names",
     "make_directories",
     "now",
+    "obstacle",
     "plain_name",
     "read_limited",
     "regular_files",
@@ -75,6 +77,34 @@ def existing(jobdir: str | os.PathLike[str]) -> Path:
     return root
 
 
+def obstacle(root: Path, min_free_bytes: int, *, probe: bool = False) -> str | None:
+    """Say why results could not be stored now, None if they could.
+
+    ``probe`` writes a small file as well: only that shows a quota, or a file system that became read-only.
+    """
+    try:
+        found = os.statvfs(root)
+        free = found.f_bavail * found.f_frsize
+        if found.f_flag & os.ST_RDONLY:
+            return "the file system is read-only"
+        if free < min_free_bytes:
+            return f"{free >> 20} MiB are free on the file system, worker.min_free_bytes wants {min_free_bytes >> 20}"
+        if found.f_files and not found.f_favail:
+            return "the file system has no inodes left"
+        for state in _STATES[1:]:
+            if not os.access(f"{root}/{state}", os.W_OK | os.X_OK):
+                return f"{state}/ can't be written to"
+        if probe:
+            path = root / "active" / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+            try:
+                path.write_bytes(bytes(4096))
+            finally:
+                path.unlink(missing_ok=True)
+    except OSError as e:
+        return str(e)
+    return None
+
+
 def what_to_sync(durability: str) -> list[str]:
     """Return what to fsync: nothing, "file", or "file" and "dir". Raises ConfigError for an unknown setting."""
     if durability not in {"none", "file", "file+dir"}:
@@ -113,7 +143,7 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
-def regular_files(directory: Path) -> set[str]:
+def regular_files(directory: str) -> set[str]:
     """Return the names in a directory of regular files. Raises Malformed when it holds another, LimitExceeded."""
     names = set()
     with os.scandir(directory) as entries:
@@ -127,26 +157,29 @@ def regular_files(directory: Path) -> set[str]:
     return names
 
 
-def check_readable(path: Path) -> None:
+def check_readable(path: str) -> None:
     """Raise OSError where a regular file can't be opened, Malformed where it isn't one."""
     os.close(_open_regular(path))
 
 
-def read_limited(path: Path, limit: int) -> bytes:
+def read_limited(path: str, limit: int) -> bytes:
     """Read a regular file of up to ``limit`` bytes. Raises OSError, Malformed, LimitExceeded."""
-    with open(_open_regular(path), "rb") as file:
-        data = file.read(limit + 1)
+    with open(_open_regular(path), "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise LimitExceeded("bytes", limit, size, os.path.basename(path))
+        data = file.read(size + 1)  # A buffer of the limit for every small file would cost more than all the rest.
     if len(data) > limit:
-        raise LimitExceeded("bytes", limit, what=path.name)
+        raise LimitExceeded("bytes", limit, what=os.path.basename(path))
     return data
 
 
-def _open_regular(path: Path) -> int:
+def _open_regular(path: str) -> int:
     """Open for reading what is a regular file at the moment of opening; a fifo put there meanwhile doesn't block."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Malformed("job", expected="a regular file", got=repr(path.name))
+        raise Malformed("job", expected="a regular file", got=repr(os.path.basename(path)))
     return descriptor
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from deadreckon.errors import Malformed, SpoolError
+from deadreckon.worker.affinity import affinity, shard_of
 from deadreckon.worker.description import (
     DESCRIPTION,
     MAX_DESCRIPTION_BYTES,
@@ -42,13 +43,16 @@ def submit(
     sourcemaps: Sequence[Given] = (),
     project: str | None = None,
     event_id: str | None = None,
+    shard: str | None = None,
     durability: str = "file",
 ) -> str:
     """Put one job into ``new/`` and return its id: 32 hex digits that sort by time.
 
-    Files given by their paths are copied. Files of the same name are told apart by a number. ``event_id`` is 32 hex
-    digits, for a job of one crash. Raises SpoolError when there is no input, a limit of docs/jobs.md is passed or a
-    file can't be read or written; nothing is left behind then.
+    Files given by their paths are copied. Files of the same name are told apart by a number. Without ``inputs``,
+    symbols and source maps are for later jobs. ``event_id`` is 32 hex digits, for a job of one crash. Jobs of one
+    ``shard`` (the name of a folder) tend to be processed by the same process; by default those of one program build,
+    as far as a minidump tells. Raises SpoolError when there is no input, a limit of docs/jobs.md is passed or a file
+    can't be read or written; nothing is left behind then.
     """
     given: list[tuple[Role, Given]] = [
         *(("crash", g) for g in inputs),
@@ -56,8 +60,10 @@ def submit(
         *(("symbols", g) for g in symbols),
         *(("sourcemap", g) for g in sourcemaps),
     ]
-    if not inputs:
-        raise SpoolError("a job needs at least one crash file")
+    if not (inputs or symbols or sourcemaps):
+        raise SpoolError("a job needs at least one crash, debug file or source map")
+    if shard is not None and (not shard or shard != plain_name(shard) or "/" in shard or shard.startswith(".")):
+        raise SpoolError(f"{shard!r} can't be the name of a shard")
     if len(given) >= MAX_FILES:
         raise SpoolError(f"a job has {MAX_FILES} files at most, {DESCRIPTION} among them")
     synced = what_to_sync(durability)
@@ -100,13 +106,22 @@ def submit(
                 sync(draft / name)
         if "dir" in synced:
             sync(draft)
-        draft.rename(root / "new" / job)
+        place = root / "new" / shard if (shard := shard or _shard(inputs)) else root / "new"
+        place.mkdir(exist_ok=True)
+        draft.rename(place / job)
         if "dir" in synced:
-            sync(root / "new")
+            sync(place)
     except (OSError, shutil.Error) as e:
         shutil.rmtree(draft, ignore_errors=True)
         raise SpoolError(f"{root}: can't submit: {e}") from e
     return job
+
+
+def _shard(inputs: Sequence[Given]) -> str | None:
+    if len(inputs) != 1:
+        return None
+    key = affinity(inputs[0][1] if isinstance(inputs[0], tuple) else inputs[0])
+    return shard_of(key) if key is not None else None
 
 
 def _unlike(taken: set[str], name: str) -> str:

@@ -1,19 +1,18 @@
 """Worker processes: started, watched, replaced. A job that kills its process costs one attempt of that job.
 
-Children are forked from a forkserver that has the engine loaded. Each is a Spool of its own and holds the lock of its
+Children (child.py) are forked from a forkserver that has the engine loaded. Each is a Spool of its own and holds its
 own home, so that a claim lives exactly as long as the process that works on it, whatever becomes of the supervisor.
-The kernel enforces what Python can't while native code runs: SIGALRM ends a job that takes too long, and a signal on
-the pipe to the supervisor ends children that outlive it.
+
+A job directory that can't be written to, for a full disk or a file system that became read-only, stops nothing for
+good: no job is claimed, what was under way goes back uncharged, and when there is room again the work goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import multiprocessing
 import os
-import resource
 import secrets
 import signal
 import threading
@@ -24,27 +23,35 @@ from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from deadreckon import telemetry
 from deadreckon.config import Config
 from deadreckon.errors import SpoolError
 from deadreckon.model.event import Diagnostic
-from deadreckon.worker.runner import Processor, engine_processor, work
-from deadreckon.worker.spool import Outcome, Spool
+from deadreckon.worker.child import EXIT_OUT_OF_MEMORY, EXIT_STORAGE, OUTCOMES, Counted, Task, live, memory_limit
+from deadreckon.worker.files import obstacle
+from deadreckon.worker.home import lease_of, renew
+from deadreckon.worker.processor import engine_processor
+from deadreckon.worker.sinks import Pump
+from deadreckon.worker.spool import Spool
+from deadreckon.worker.watch import Watch, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.context import ForkServerProcess
     from types import FrameType
 
-__all__ = ["Summary", "run"]
+    from deadreckon.worker.runner import Processor
+    from deadreckon.worker.source import Outcome
 
-GiB = 1 << 30
+__all__ = ["Summary", "run", "start_forkserver"]
 
-_EXIT_OUT_OF_MEMORY = 77
-_EXIT_STORAGE = 78
 _TICK_SECONDS = 0.25
+_PROBE_SECONDS = 1.0
 _RECLAIM_SECONDS = 5.0
+_RENEWALS = 5
 _MAX_FALSE_STARTS = 5
-_OUTCOMES: tuple[Outcome, ...] = ("done", "failed", "retried")
 
 _log = logging.getLogger("deadreckon.worker")
 
@@ -64,136 +71,203 @@ def run(
     *,
     processes: int = 1,
     once: bool = False,
-    job_seconds: float = 300.0,
-    memory_bytes: int | None = 8 * GiB,
     processor: Callable[[Config], Processor] = engine_processor,
+    progress: bool = False,
+    json_logs: bool | None = None,
 ) -> Summary:
     """Work on a job directory until SIGTERM or SIGINT, or with ``once`` until all that is there has ended.
 
     The first signal lets the jobs under way finish and claims no more; the second stops at once, and what was under
-    way goes back to ``new/`` uncharged. ``job_seconds`` is the time a job may take; one that takes longer is killed.
-    ``memory_bytes`` limits a child's own memory (RLIMIT_DATA: files mapped for reading don't count; None: no limit).
-    ``processor`` is called once in every child and must be importable by its name.
+    way goes back to ``new/`` uncharged. Limits and the like are those of ``config.worker``. ``processor`` is called
+    once in every child and must be importable by its name. ``progress`` shows a line on standard error where that is a
+    terminal; ``json_logs`` has children log to it, as JSON or for people.
 
-    Raises SpoolError when the directory can't be used, or when children keep ending before they take a job or because
-    results can't be stored; what was under way then goes back uncharged, too.
+    Raises SpoolError when the directory can't be used, or when children keep ending before they take a job; what was
+    under way then goes back uncharged, too.
     """
-    task = _Task(Path(jobdir), config or Config(), once, job_seconds, memory_bytes, processor)
-    supervisor = _Supervisor(task, processes)
-    with _signals(supervisor):
-        try:
+    task = Task(Path(jobdir), config or Config(), once, processes, processor, json_logs)
+    try:
+        supervisor = _Supervisor(task, progress=progress)
+        with _signals(supervisor):
             return supervisor.run()
-        except OSError as e:
-            raise SpoolError(f"{jobdir}: {e}") from e
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What all children are told."""
-
-    jobdir: Path
-    config: Config
-    once: bool
-    job_seconds: float
-    memory_bytes: int | None
-    processor: Callable[[Config], Processor]
+    except OSError as e:
+        raise SpoolError(f"{jobdir}: {e}") from e
 
 
 @dataclass(slots=True)
 class _Child:
     process: ForkServerProcess
     line: connection.Connection
+    tally: connection.Connection
     worker: str
+    number: int
     concluded: int = 0
     told_to_stop: bool = False
 
 
 class _Supervisor:
-    def __init__(self, task: _Task, processes: int) -> None:
+    def __init__(self, task: Task, *, progress: bool) -> None:
         self._task = task
-        self._processes = processes
-        self._spool = Spool(task.jobdir, task.config.worker)
+        self._settings = task.config.worker
+        self._spool = Spool(task.jobdir, self._settings)
+        self._lease = lease_of(self._settings)
+        self._pump = Pump(task.jobdir, self._settings) if self._settings.sink else None
+        self._watch = Watch(task.jobdir, self._settings, progress=terminal() if progress else None)
         self._context = multiprocessing.get_context("forkserver")
         self._children: list[_Child] = []
+        self._buried: list[tuple[str, Diagnostic, int]] = []
+        """Homes of children that ended, the reason, and what it counts; until they could be cleared."""
         self._found: Counter[Outcome] = Counter()
         self._false_starts = 0
+        self._decoder = msgspec.msgpack.Decoder(Counted)
+        self._probed = self._looked = self._renewed = float("-inf")
         self.stops = 0
 
     def run(self) -> Summary:
-        self._start_forkserver()
-        self._reclaim()
-        looked = time.monotonic()
-        wanted = self._processes
+        start_forkserver("deadreckon.worker.warm" if self._task.processor is engine_processor
+                         else self._task.processor.__module__)  # fmt: skip
+        wanted = self._task.processes
         try:
             while self.stops < 2:
-                while len(self._children) < wanted and not self.stops:
+                hindered = self._hindered()
+                if not hindered and time.monotonic() - self._looked > _RECLAIM_SECONDS and self._reclaim():
+                    wanted = self._task.processes
+                while len(self._children) < wanted and not self.stops and not hindered:
                     self._start()
-                if self._children:
-                    self._listen()
-                    wanted -= self._bury_dead()
+                self._listen()
+                wanted -= self._bury_dead()
+                self._keep_up(final=False)
                 if self.stops:
                     self._tell_to_stop()
-                if not self._children or time.monotonic() - looked > _RECLAIM_SECONDS:
-                    looked = time.monotonic()
-                    # With once: what other workers left since is part of what is there.
+                if self._children:
+                    continue
+                if self.stops:
+                    break
+                # With once: what other workers left since is part of what is there.
+                if not wanted and not self._hindered(now=True):
                     if self._reclaim():
-                        wanted = self._processes
-                    elif not self._children and (self.stops or not wanted):
+                        wanted = self._task.processes
+                    elif not self._buried:
                         break
         finally:
             self.stops = max(self.stops, 2)
+            self._end()
+        return Summary(*(self._found[outcome] for outcome in OUTCOMES))
+
+    def _end(self) -> None:
+        for child in self._children:
+            child.process.kill()
+        while self._children:
+            child = self._children.pop()
+            child.process.join()
+            self._bury(child)
+        try:
+            self._clear_buried()
+            self._keep_up(final=True)
+        except OSError as e:
+            _log.error("%s: %s; the next worker goes on from there", self._task.jobdir, e)
+        if self._pump is not None:
+            self._pump.close()
+        self._watch.tick(Counter(self._found), [], "stopped", now=True)
+        self._watch.clear()
+
+    # -- the disk ------------------------------------------------------------------------------------------------------
+
+    def _hindered(self, *, now: bool = False) -> bool:
+        """Say whether results can't be stored for the time being; looks once a second."""
+        clock = time.monotonic()
+        if now or clock - self._probed > _PROBE_SECONDS:
+            self._probed = clock
+            self._pause(obstacle(self._task.jobdir, self._settings.min_free_bytes, probe=True))
+            if self._watch.paused is None:
+                try:
+                    self._clear_buried()
+                except OSError as e:
+                    self._pause(str(e))
+        return self._watch.paused is not None
+
+    def _pause(self, why: str | None) -> None:
+        if why is not None and self._watch.paused is None:
+            self._watch.clear()
+            _log.error("paused, no jobs are claimed: %s", why)
+        elif why is None and self._watch.paused is not None:
+            _log.warning("jobs are claimed again")
+        self._watch.paused = why
+
+    def _keep_up(self, *, final: bool) -> None:
+        """Do what is to be done from time to time: the sink, leases, metrics."""
+        clock = time.monotonic()
+        if self._lease is not None and clock - self._renewed > self._lease / _RENEWALS:
+            self._renewed = clock
             for child in self._children:
-                child.process.kill()
-            for child in self._children:
-                child.process.join()
-                self._bury(child)
-        return Summary(*(self._found[outcome] for outcome in _OUTCOMES))
+                renew(self._task.jobdir / "active" / child.worker)
+        if self._pump is not None:
+            try:
+                self._pump.flush(final=final or (self._task.once and not self._children))
+            except OSError as e:
+                if final:
+                    raise
+                self._pause(f"the sink: {e}")
+                self._probed = clock
+        self._watch.totals.add(telemetry.drain())
+        state = "draining" if self.stops else "running"
+        self._watch.tick(Counter(self._found), [child.process.pid for child in self._children], state)
 
     def _reclaim(self) -> bool:
         """See to what workers that are gone left behind; say whether there is more to do now."""
-        found = self._spool.reclaim()
-        self._found += found
+        self._looked = time.monotonic()
+        try:
+            found = self._spool.reclaim()
+        except OSError as e:
+            self._pause(str(e))
+            return False
+        self._count(found)
         return found["retried"] > 0
 
-    def _start_forkserver(self) -> None:
-        home = "deadreckon.engine" if self._task.processor is engine_processor else self._task.processor.__module__
-        self._context.set_forkserver_preload([home])
-        # systemd sends SIGTERM to every process of a unit. The forkserver has to outlive its children, or their end
-        # goes unseen; it inherits a mask. The resource tracker is started before, because it unblocks what it blocks.
-        resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # -- children ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         worker = f"{os.getpid()}-{secrets.token_hex(8)}"
+        taken = {child.number for child in self._children}
+        number = next(n for n in range(self._task.processes) if n not in taken)
         ours, theirs = self._context.Pipe()
+        tally, told = self._context.Pipe(duplex=False)
+        os.set_blocking(tally.fileno(), False)
         process = self._context.Process(
-            target=_child,
-            args=(self._task, worker, theirs),
+            target=live,
+            args=(self._task, worker, number, theirs, told),
             name=f"deadreckon worker {worker}",
         )
         process.start()
         theirs.close()
-        self._children.append(_Child(process, ours, worker))
+        told.close()
+        self._children.append(_Child(process, ours, tally, worker, number))
 
     def _listen(self) -> None:
         """Wait for a child's word or end, and count what was said."""
-        lines = {child.line: child for child in self._children if not child.line.closed}
-        ready = connection.wait([*lines, *(child.process.sentinel for child in self._children)], _TICK_SECONDS)
-        for line in ready:
-            if isinstance(line, connection.Connection):
-                self._hear(lines[line])
+        lines = [child.line for child in self._children if not child.line.closed]
+        if not self._children:
+            time.sleep(_TICK_SECONDS if self._watch.paused is not None else 0)
+            return
+        connection.wait([*lines, *(child.process.sentinel for child in self._children)], _TICK_SECONDS)
+        for child in self._children:
+            self._hear(child)
 
     def _hear(self, child: _Child) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while outcomes := os.read(child.tally.fileno(), 1 << 16):
+                child.concluded += len(outcomes)
+                self._count(Counter({OUTCOMES[code]: number for code, number in Counter(outcomes).items()}))
         try:
-            while child.line.poll():
-                self._found[_OUTCOMES[child.line.recv_bytes(1)[0]]] += 1
-                child.concluded += 1
-        except (EOFError, OSError):
+            while not child.line.closed and child.line.poll():
+                self._watch.totals.add(self._decoder.decode(child.line.recv_bytes()))
+        except (EOFError, OSError, msgspec.MsgspecError):
             child.line.close()
+
+    def _count(self, found: Counter[Outcome]) -> None:
+        self._found += found
+        for outcome, number in found.items():
+            telemetry.count("deadreckon_jobs_total", outcome, number)
 
     def _bury_dead(self) -> int:
         """Bury the children that ended; return how many did so because there was nothing more to do."""
@@ -212,9 +286,9 @@ class _Supervisor:
 
     def _bury(self, child: _Child) -> str | None:
         """See to what a child that ended left behind; return why it ended, None if of its own will."""
-        if not child.line.closed:
-            self._hear(child)
-            child.line.close()
+        self._hear(child)
+        child.line.close()
+        child.tally.close()
         code, pid = child.process.exitcode, child.process.pid
         child.process.close()
         if code == 0 and not (self._task.jobdir / "active" / child.worker).exists():
@@ -223,31 +297,50 @@ class _Supervisor:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-        reason = self._reason(code)
-        # A job is no more to blame for a full disk than for our own end.
-        blameless = self.stops > 1 or code == _EXIT_STORAGE
-        left = self._spool.reclaim(child.worker, reason, charge=0 if blameless else 1)
-        self._found += left
+        why, reason = self._reason(code)
+        # A job is no more to blame for a full disk than for our own end; for a result that never can be stored it is.
+        blameless = self.stops > 1 or (code == EXIT_STORAGE and self._hindered(now=True))
+        self._buried.append((child.worker, reason, 0 if blameless else 1))
+        telemetry.count("deadreckon_worker_ends_total", why)
+        self._watch.clear()
         _log.warning("worker process %s: %s", pid, reason.message)
+        left: Counter[Outcome] = Counter()
+        try:
+            left = self._clear_buried()
+        except OSError as e:
+            self._pause(str(e))
         if child.concluded or (left and not blameless):
             self._false_starts = 0
         elif code != -signal.SIGKILL:  # Somebody's intention, or the kernel's need: no reason to give up.
             self._false_starts += 1
         return reason.message
 
-    def _reason(self, code: int | None) -> Diagnostic:
+    def _clear_buried(self) -> Counter[Outcome]:
+        """Complete or give back what children left that ended. Raises OSError where that isn't possible now."""
+        left: Counter[Outcome] = Counter()
+        while self._buried:
+            worker, reason, charge = self._buried[0]
+            left += self._spool.reclaim(worker, reason, charge=charge)
+            self._buried.pop(0)
+        self._count(left)
+        return left
+
+    def _reason(self, code: int | None) -> tuple[str, Diagnostic]:
+        """Return why a child ended: as a metric's label, and as what is told of its job."""
         kind = "internal"
         if code == -signal.SIGALRM:
-            kind, message = "limit_exceeded", f"not finished in {self._task.job_seconds:g} s"
-        elif code == _EXIT_OUT_OF_MEMORY:
-            kind, message = "limit_exceeded", f"out of memory, the limit is {self._task.memory_bytes} bytes"
-        elif code == _EXIT_STORAGE:
-            kind, message = "unreadable", "the job directory can't be written to"
+            why, kind, message = "time", "limit_exceeded", f"not finished in {self._settings.job_seconds:g} s"
+        elif code == EXIT_OUT_OF_MEMORY:
+            limit = memory_limit(self._task.config, self._task.processes)
+            why, kind, message = "memory", "limit_exceeded", f"out of memory, the limit is {limit} bytes"
+        elif code == EXIT_STORAGE:
+            why, kind, message = "storage", "unreadable", "the result can't be stored"
         elif code is not None and code < 0:
-            message = f"killed by {signal.Signals(-code).name}"
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            why, message = "signal", f"killed by {name}"
         else:
-            message = f"the process ended with exit code {code}"
-        return Diagnostic(code=kind, severity="error", stage="worker", message=message)
+            why, message = "exit", f"the process ended with exit code {code}"
+        return why, Diagnostic(code=kind, severity="error", stage="worker", message=message)
 
     def _tell_to_stop(self) -> None:
         for child in self._children:
@@ -255,6 +348,19 @@ class _Supervisor:
                 child.told_to_stop = True
                 with contextlib.suppress(OSError):
                     child.line.send_bytes(b"stop")
+
+
+def start_forkserver(preload: str) -> None:
+    """Start the process that others are forked from, with a module loaded, out of reach of a service's signals."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([preload])
+    # systemd sends SIGTERM to every process of a unit. The forkserver has to outlive its children, or their end
+    # goes unseen; it inherits a mask. The resource tracker is started before, because it unblocks what it blocks.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -273,56 +379,3 @@ def _signals(supervisor: _Supervisor) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _child(task: _Task, worker: str, line: connection.Connection) -> None:
-    """Be a worker process."""
-    _leash()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A report of our own crash on a hostile file is as large as it.
-    if task.memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (task.memory_bytes, task.memory_bytes))
-
-    def wait(seconds: float) -> bool:
-        return line.poll(seconds)  # The word to stop, or the end of the line.
-
-    def begin() -> None:
-        signal.setitimer(signal.ITIMER_REAL, task.job_seconds)
-
-    def end(outcome: Outcome) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        line.send_bytes(bytes([_OUTCOMES.index(outcome)]))
-
-    settings = task.config.worker
-    process = task.processor(task.config)
-    try:
-        spool = Spool(task.jobdir, settings, worker=worker)
-        work(spool, process, wait=wait, begin=begin, end=end, poll_seconds=settings.poll_seconds, once=task.once)
-        spool.close()  # Not after an error: the supervisor then finds the lease, and counts the attempt.
-    except MemoryError:
-        os._exit(_EXIT_OUT_OF_MEMORY)
-    except OSError as e:
-        _log.error("%s: %s", task.jobdir, e)
-        os._exit(_EXIT_STORAGE)
-
-
-def _leash() -> None:
-    """Arrange for this process, and all it starts, to end by SIGKILL when the supervisor does.
-
-    PR_SET_PDEATHSIG is of no use here: the parent is the forkserver, which lives as long as its children.
-    """
-    os.setpgid(0, 0)  # Apart from the terminal's Ctrl-C, too: the supervisor passes on what a signal means.
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        raise SpoolError("a worker process has to be started by a supervisor")
-    pipe = parent.sentinel
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-    if connection.wait([pipe], 0):  # Too late for the signal.
-        os.kill(os.getpid(), signal.SIGKILL)
-    # A service manager may signal every process of the service; to children only the supervisor's word counts. A
-    # handler that does nothing isn't inherited by programs they start, as SIG_IGN would be.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGALRM})

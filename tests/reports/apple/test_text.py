@@ -370,7 +370,9 @@ def test_limits() -> None:
     crash = text.read(sample().text().encode(), few)
     assert (len(crash.threads), len(crash.modules)) == (1, 1)
     long = "Thread 0 Crashed:\n" + "0 App 0x1000 a + 1\n" * 5000
-    assert len(read(long).threads[0].frames or ()) == 4096
+    deep = read(long)
+    assert len(deep.threads[0].frames or ()) == 4096
+    assert [d.code for d in deep.diagnostics] == ["frame_limit"]
     block = "Report Version: 1\nApplication Specific Information:\n" + "a\n" * 50_000
     assert len(read(block).attributes["application_specific_information"]) <= 65_536
 

@@ -69,7 +69,10 @@ def _lines_from_end(data: bytes | mmap.mmap) -> Iterator[bytes]:
         start = max(data.rfind(b"\n", 0, end), data.rfind(b"\r", 0, end))
         line = data[start + 1 : end]
         # Separators of three bytes are looked for in the line only: few files have any.
-        yield from reversed(_LINE_BREAK.split(line))
+        if b"\xe2\x80\xa8" in line or b"\xe2\x80\xa9" in line:
+            yield from reversed(_LINE_BREAK.split(line))
+        else:
+            yield line
         if start < 0:
             return
         end = start - 1 if data[start - 1 : start + 1] == b"\r\n" else start

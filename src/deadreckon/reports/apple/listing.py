@@ -101,6 +101,9 @@ class Images:
                 size = furthest.get(base, base - 1) - base + 1
             crash.modules.append(_module(placed[base], min(size, following - base)))
         _name_images(stacks, crash.modules)
+        if any(len(frames) >= MAX_FRAMES for frames in stacks):
+            message = f"a stack has the {MAX_FRAMES} frames that are kept at most; outer ones may be missing"
+            crash.diagnostics.append(Diagnostic(code="frame_limit", severity="warning", stage="read", message=message))
         if overlapping:
             crash.diagnostics.append(
                 Diagnostic(
@@ -206,7 +209,7 @@ def _frame(frame: Listed, arch: Arch) -> Frame:
     )
 
 
-_MANGLED = ("Z", "RN", "T0", "$s", "$S")
+_MANGLED = ("Z", "RN", "T0", "Tt", "$s", "$S", "$e", "-[_Tt", "+[_Tt")
 """How mangled names go on after their underscores: C++, Rust, and Swift of each age. The symbolicator reads them."""
 _SYSTEM_PARTS = (
     "/RuntimeRoot/",

@@ -37,7 +37,7 @@ _MAX_FRAMES = 100_000
 _WRITER_FRAMES = 512
 """At how many frames of a stack the writer stops."""
 _REQUIRED = ("system_info", "application_info", "threads", "binary_images", "signal")
-_MANGLED = ("_Z", "_R", "_T", "$s", "$S")
+_MANGLED = ("_Z", "_R", "_T", "$s", "$S", "$e", "-[_Tt", "+[_Tt")
 
 
 def read(data: bytes | memoryview, limits: ReportLimits) -> RawCrash:

@@ -11,7 +11,7 @@ from deadreckon.model.event import Diagnostic
 if TYPE_CHECKING:
     from mmap import mmap
 
-__all__ = ["MAX_BYTES", "MAX_LINE", "MAX_LINES", "clean", "read_lines"]
+__all__ = ["MAX_BYTES", "MAX_LINE", "MAX_LINES", "clean", "read_lines", "too_deep"]
 
 MAX_BYTES = 16 << 20
 """How much of a log is read; of a longer one its beginning and its end, where crashes are."""
@@ -61,6 +61,12 @@ def read_lines(data: bytes | memoryview | mmap) -> tuple[list[str], list[Diagnos
 
 def _left_out(message: str) -> Diagnostic:
     return Diagnostic(code="limit_exceeded", severity="warning", stage="read", message=message)
+
+
+def too_deep(lost: int, kept: int) -> list[Diagnostic]:
+    """Return what is to be said of a stack of which ``lost`` frames were not kept; nothing where it is whole."""
+    message = f"a stack has {lost} frames more than the {kept} that are kept"
+    return [Diagnostic(code="frame_limit", severity="warning", stage="read", message=message)] if lost > 0 else []
 
 
 def _decode(data: bytes, mark: bytes = b"") -> str:

@@ -16,7 +16,7 @@ from deadreckon.reports.textlog.lines import read_lines
 from deadreckon.reports.textlog.modules import Images, declarations
 from deadreckon.reports.textlog.own import in_app
 from deadreckon.reports.textlog.rules import find
-from deadreckon.reports.textlog.stacks import Stack, find_stacks
+from deadreckon.reports.textlog.stacks import Stack, find_stacks, frames_lost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,6 +183,7 @@ def _crash_of(
     crash.modules = images.modules()
     crash.exceptions = _exceptions(death, own, crash.threads[0].id if crash.threads and own is not None else None)
     _describe(lines[death.first : death.end], crash, death)
+    crash.diagnostics += frames_lost(death.stacks)
     if images.dropped:
         crash.diagnostics.append(
             Diagnostic(
@@ -278,7 +279,7 @@ def _arch(line: str) -> Arch:
 def _of_stacks(lines: Sequence[str], stacks: list[Stack], limits: ReportLimits, form: str) -> RawCrash:
     """Return stacks of which nothing says why: every one is a thread."""
     images = Images.of(declarations(lines), (f for s in stacks for f in s.frames), limits.max_modules)
-    crash = RawCrash(form, modules=images.modules())
+    crash = RawCrash(form, modules=images.modules(), diagnostics=frames_lost(stacks))
     for number, stack in enumerate(stacks[: limits.max_threads]):
         crash.threads.append(
             RawThread(number, stack.caption.strip(" :")[:200] or None, frames=frames_of(stack, images))
@@ -334,7 +335,7 @@ def _hidden(above: TextFrame, frame: TextFrame) -> bool:
 def _reported(frame: TextFrame, address: int | None, *, inline: bool) -> Frame:
     path = frame.file
     name = path.replace("\\", "/").rsplit("/", 1)[-1] if path else None
-    mangled = frame.function is not None and frame.function.startswith(("_Z", "__Z", "_R", "?"))
+    mangled = frame.function is not None and frame.function.startswith(("_Z", "__Z", "_R", "?", "$s", "_$s"))
     return Frame(
         status="symbolicated" if frame.function else "missing_symbol",
         instruction_addr=hex(frame.address) if address is None and frame.address is not None else None,

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deadreckon.reports.textlog.frames import Adjusted, TextFrame, continuation, parse
+from deadreckon.reports.textlog.lines import too_deep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["MAX_FRAMES", "MAX_STACKS", "Stack", "find_stacks"]
+    from deadreckon.model.event import Diagnostic
+
+__all__ = ["MAX_FRAMES", "MAX_STACKS", "Stack", "find_stacks", "frames_lost"]
 
 MAX_STACKS = 4096
 MAX_FRAMES = 1024
@@ -30,6 +33,8 @@ class Stack:
     caption: str = ""
     """The nearest line above that says something, and its number."""
     caption_line: int = -1
+    lost: int = 0
+    """Outer frames that were not kept."""
 
     @property
     def form(self) -> str:
@@ -39,6 +44,11 @@ class Stack:
     def score(self) -> float:
         """Return how much the stack says: the part of its frames that have names, a little less for a short one."""
         return sum(f.function is not None for f in self.frames) / (len(self.frames) + 1)
+
+
+def frames_lost(stacks: Iterable[Stack]) -> list[Diagnostic]:
+    """Return what is to be said of stacks that were not kept whole."""
+    return too_deep(max((stack.lost for stack in stacks), default=0), MAX_FRAMES)
 
 
 def find_stacks(lines: Sequence[str]) -> list[Stack]:
@@ -72,6 +82,8 @@ def find_stacks(lines: Sequence[str]) -> list[Stack]:
         current.last = at
         if len(current.frames) < MAX_FRAMES:
             current.frames.append(frame)
+        else:
+            current.lost += 1
     return [stack for stack in found if _plausible(stack)]
 
 
@@ -137,4 +149,4 @@ def _rust(lines: Sequence[str], at: int) -> Stack | None:
         else:
             break
         last = row
-    return Stack(at, last, frames[:MAX_FRAMES]) if frames else None
+    return Stack(at, last, frames[:MAX_FRAMES], lost=max(len(frames) - MAX_FRAMES, 0)) if frames else None
