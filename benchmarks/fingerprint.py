@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from benchmarks import _result, _timing
+from benchmarks import _peers, _result, _timing
 from benchmarks._result import Result
 
 from deadreckon.grouping.fingerprint import combine
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.peers:
-        sys.path.append(str(options.peers))  # At the end: what both have, ours is.
+        sys.path += [str(options.peers / _peers.PYTHON), str(options.peers)]  # At the end: what both have, ours is.
     if options.collisions:
         found = collisions(options.collisions)
         print(f"{options.collisions} distinct stacks, {found} collisions", file=sys.stderr)

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import symbolic
+from benchmarks import _result
 from benchmarks._maps import CACHE, PACKAGES, map_file, script_of
+from benchmarks._result import Answer, Result
 
 from deadreckon.kernels import _scoping as columns
 from deadreckon.kernels.positions import look_up
@@ -113,6 +115,7 @@ def main() -> int:
     parser.add_argument("--positions", type=int, default=20_000, help="at most, of each map")
     parser.add_argument("--sample", type=int, default=50, help="differences to print")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     total = Bundle()
     results = {}
@@ -132,6 +135,15 @@ def main() -> int:
     chosen = random.Random(options.seed).sample(total.examples, min(options.sample, len(total.examples)))  # noqa: S311
     print("\n".join(chosen), file=sys.stderr)
     print(json.dumps({"maps": results, "together": summary(total)}, indent=2))
+    if options.json is not None and results:
+        answers = []
+        for kind, count in total.compared.items():
+            share = round(100 * total.equal[kind] / count, 2)
+            answers.append(Answer(f"function names, {kind}", share, share, share, "% equal to symbolic's", WANTED))
+        note = f"{len(results)} maps, {sum(total.compared.values()):,} comparisons."
+        checked = "every position that both name"
+        question = "Are the functions' names right?"
+        _result.write(options.json, Result("scriptnames", question, checked, answers, notes=[note]))
     return 0 if all(total.equal[kind] * 100 >= WANTED * total.compared[kind] for kind in total.compared) else 1
 
 

@@ -1,6 +1,6 @@
 """The worker under load and under attack: what it must survive, and what it costs.
 
-    python -m benchmarks.worker [chaos] [throughput] [memory] [affinity] [disk] [many] [--jobs N]
+    python -m benchmarks.worker [chaos] [throughput] [memory] [affinity] [disk] [many] [--jobs N] [--json FILE]
 
 chaos: 4 processes, one killed every second, the supervisor ten times, poison among the jobs; every job must end in one
 place, with the bytes of a run without kills. throughput: jobs a second beside ``Engine.process_many`` on one core.
@@ -19,6 +19,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import _timing, _worker_load
+from benchmarks import _result, _timing, _worker_load
+from benchmarks._result import Answer, Result
 
 from deadreckon import Engine
 from deadreckon.config import Config, WorkerConfig
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 MiB = 1 << 20
+
+
+FOUND: list[Answer] = []
+"""Ratios for the page."""
 
 
 def start(
@@ -255,6 +261,9 @@ def throughput(corpus: Path, scratch: Path, jobs: int) -> list[str]:
                 ratios.append(rate / inside)
                 print(f"{title}: {inside:.0f} a second in-process, {rate:.0f} jobs a second, {rate / inside:.0%}")
                 shutil.rmtree(jobdir)
+            low, middle, high = (float(f"{r:.3g}") for r in (min(ratios), statistics.median(ratios), max(ratios)))
+            what = f"{title} as jobs, beside `Engine.process_many` in one process"
+            FOUND.append(Answer(what, middle, low, high, "of its rate", wanted))
             if max(ratios) < wanted:
                 wrong.append(f"throughput: {title} at {max(ratios):.0%} at best, wanted {wanted:.0%}")
     return wrong
@@ -348,6 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The worker under load and under attack.")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, "serve"])
     parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--json", type=Path)
     parser.add_argument("--told", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.told:
@@ -365,6 +375,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong += PARTS[part](corpus, Path(scratch), options.jobs)
     for line in wrong:
         print(f"WRONG {line}", file=sys.stderr)
+    if options.json is not None and FOUND:
+        checked = "that every job ends once, in one place"
+        question = "What does a job cost beside the crash in it?"
+        _result.write(options.json, Result("worker", question, checked, FOUND))
     return int(bool(wrong))
 
 
