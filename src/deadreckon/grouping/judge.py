@@ -112,6 +112,7 @@ class Judge:
             apart = apart - {ALWAYS} | setters
         self._apart = frozenset(apart)
         self._known: dict[tuple[str | None, ...], Known] = {}
+        self._judged: dict[tuple[int, ...], tuple[bool, Outcome, Outcome]] = {}
 
     def known(self, frame: Frame, platform: str) -> Known:
         """Return what is known of a frame's symbol."""
@@ -128,14 +129,15 @@ class Judge:
             symbol = Symbol(family_of(platform), *key[1:5])
             tests = self.rules.tests(symbol)
             text = frame_text(frame, platform)
-            plain = ALWAYS not in self._apart and self._apart.isdisjoint(tests)
-            own, other = (self._run([tests], app, None)[0] for app in (1, 0))
+            if (judged := self._judged.get(tests)) is None:
+                plain = ALWAYS not in self._apart and self._apart.isdisjoint(tests)
+                own, other = (self._run([tests], app, None)[0] for app in (1, 0))
+                judged = self._judged[tests] = plain, own, other
             stray = frame.function is None and frame.package is None
-            found = Known(
-                text, digest(FRAME, text), frame.function is not None, stray, symbol, tests, plain, own, other, {}
-            )
+            found = Known(text, digest(FRAME, text), frame.function is not None, stray, symbol, tests, *judged, {})
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
+                self._judged.clear()
             self._known[key] = found
         return found
 
