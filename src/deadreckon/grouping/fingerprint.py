@@ -83,10 +83,16 @@ def group(event: Event, rules: RuleSet | None = None) -> Group:
     if kind:
         halves.append(_kind_digest(kind))
         components.append(Component(text=kind, contributes=True, why="the kind of crash"))
-    told = _runs(verdicts)
-    counted = _first_rounds([i for i, run in enumerate(told) if run[0].counts], told)
-    halves += [told[i][0].known.halves for i in counted]
-    components += _components(told, counted)
+    texts = [v.known.text for v in verdicts]
+    if len(set(texts)) == len(texts) <= MAX_FRAMES:  # Most stacks: nothing repeats, nothing is too deep.
+        counted = [v.known.halves for v in verdicts if v.counts]
+        components += [v.component for v in verdicts]
+    else:
+        told = _runs(verdicts)
+        left = _first_rounds([i for i, run in enumerate(told) if run[0].counts], told)
+        counted = [told[i][0].known.halves for i in left]
+        components += _components(told, left)
+    halves += counted
     if not counted and (message := message_of(event)):
         halves.append(digest(MESSAGE, message))
         components.append(Component(text=message, contributes=True, why="no frame counts, so the message does"))

@@ -42,7 +42,6 @@ KIND, FRAME, MESSAGE = b"T", b"F", b"M"
 """Tags of fields: the kind of crash, a frame that counts, a message in place of frames."""
 
 _MAX_KNOWN = 1 << 16
-_MAX_VERDICTS = 16
 _PERSON = b"native128"
 
 
@@ -80,8 +79,8 @@ class Known(NamedTuple):
     own: Outcome
     other: Outcome
     """Where the report says it is the application's own, and where not."""
-    verdicts: dict[tuple[Outcome, bool, bool, bool], Verdict]
-    """Those that were passed on it, by the outcome and what the stack around it is like."""
+    verdicts: dict[int, Verdict]
+    """Those that were passed on it, by which of the outcomes it was and what the stack around it is like."""
 
 
 class Verdict(NamedTuple):
@@ -113,6 +112,7 @@ class Judge:
             apart = apart - {ALWAYS} | setters
         self._apart = frozenset(apart)
         self._known: dict[tuple[str | None, ...], Known] = {}
+        self._judged: dict[tuple[int, ...], tuple[bool, Outcome, Outcome]] = {}
 
     def known(self, frame: Frame, platform: str) -> Known:
         """Return what is known of a frame's symbol."""
@@ -129,14 +129,15 @@ class Judge:
             symbol = Symbol(family_of(platform), *key[1:5])
             tests = self.rules.tests(symbol)
             text = frame_text(frame, platform)
-            plain = ALWAYS not in self._apart and self._apart.isdisjoint(tests)
-            own, other = (self._run([tests], app, None)[0] for app in (1, 0))
+            if (judged := self._judged.get(tests)) is None:
+                plain = ALWAYS not in self._apart and self._apart.isdisjoint(tests)
+                own, other = (self._run([tests], app, None)[0] for app in (1, 0))
+                judged = self._judged[tests] = plain, own, other
             stray = frame.function is None and frame.package is None
-            found = Known(
-                text, digest(FRAME, text), frame.function is not None, stray, symbol, tests, plain, own, other, {}
-            )
+            found = Known(text, digest(FRAME, text), frame.function is not None, stray, symbol, tests, *judged, {})
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
+                self._judged.clear()
             self._known[key] = found
         return found
 
@@ -172,14 +173,28 @@ class Judge:
         else:
             app = sum(1 << i for i, frame in enumerate(reversed(frames)) if frame.in_app)
             outcomes = self._run([k.tests for k in reversed(known)], app, exception)[::-1]
+        named = own = own_named = False
         scans = [f.trust == "scan" for f in frames]
-        told = list(zip(known, outcomes, scans, strict=True))
-        named = any([k.named and o.group >= 0 for k, o, _ in told])  # noqa: C419
-        ours = any([o.app and not scan and (k.named or not named) and o.group >= 0 for k, o, scan in told])  # noqa: C419
-        return [
-            k.verdicts.get((o, scan, ours, named)) or _verdict(k, o, scan=scan, ours=ours, named=named)
-            for k, o, scan in told
-        ]
+        for k, outcome, scan in zip(known, outcomes, scans, strict=True):
+            if outcome.group >= 0:
+                named = named or k.named
+                if outcome.app and not scan:
+                    own = True
+                    own_named = own_named or k.named
+        ours = own_named if named else own
+        around = 2 * ours + named
+        found: list[Verdict] = []
+        for k, outcome, scan in zip(known, outcomes, scans, strict=True):
+            # By identity: what rules say of a symbol alone is one of two objects.
+            code = 16 if scan else 0
+            code += around + (4 if outcome is k.own else 8 if outcome is k.other else 0)
+            verdict = k.verdicts.get(code) if code & 12 else None
+            if verdict is None:
+                verdict = _verdict(k, outcome, scan=scan, ours=ours, named=named)
+                if code & 12:
+                    k.verdicts[code] = verdict
+            found.append(verdict)
+        return found
 
 
 def _verdict(known: Known, outcome: Outcome, *, scan: bool, ours: bool, named: bool) -> Verdict:
@@ -200,10 +215,7 @@ def _verdict(known: Known, outcome: Outcome, *, scan: bool, ours: bool, named: b
         counts, why = True, "no frame has a symbol, so addresses count; another build is another group"
     else:
         counts, why = True, "the application's own code" if app else "no frame is the application's own code"
-    found = Verdict(known, counts, Component(text=known.text, contributes=counts, why=why), app)
-    if len(known.verdicts) < _MAX_VERDICTS:
-        known.verdicts[outcome, scan, ours, named] = found
-    return found
+    return Verdict(known, counts, Component(text=known.text, contributes=counts, why=why), app)
 
 
 def platform_of(frame: Frame, platform: str | None) -> str:

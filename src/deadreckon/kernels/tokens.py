@@ -211,7 +211,7 @@ def _collapse(offsets, texts, marks, kept, mask, wanted):
                     left = length
                     while left > 0:
                         if (marks[at] & mask) == wanted:
-                            marks[at] &= ~wanted
+                            marks[at] = np.uint8(marks[at] & ~wanted)
                             left -= 1
                         at -= 1
                     break
@@ -230,7 +230,7 @@ def collapse(
         raise ValueError("expected as many marks as frames, and bits that tell which count")
     if offsets[0] < 0 or offsets[-1] > len(texts) or bool((offsets[1:] < offsets[:-1]).any()):
         raise ValueError("expected offsets that rise, within the frames")
-    return int(_collapse(offsets, texts, marks, _room(offsets), mask, wanted))
+    return int(_collapse(offsets, texts, marks, _room(offsets), np.uint8(mask), np.uint8(wanted)))
 
 
 @kernel(

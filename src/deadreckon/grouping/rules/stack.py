@@ -133,7 +133,10 @@ class StackRules:
         self._exact: dict[str, dict[str, int]] = {key: {} for key in FRAME_KEYS}
         self._tests: dict[tuple[int, int], int] = {}
         self.compiled = [self._compile(rule) for rule in self.rules]
-        self._needs = [(test, need, forbid) for (need, forbid), test in self._tests.items()]
+        # By the last matcher a test needs, 0 where it needs none: few of hundreds are tried on a symbol.
+        self._needs: dict[int, list[tuple[int, int, int]]] = {}
+        for (need, forbid), test in self._tests.items():
+            self._needs.setdefault(need.bit_length(), []).append((test, need, forbid))
         self._modifiers = self._index(lambda c: bool(c.modifiers))
         self._updaters = self._index(lambda c: bool(c.updaters))
         self._active: dict[frozenset[int], tuple[list[_Ready], list[_Ready]]] = {}
@@ -215,7 +218,12 @@ class StackRules:
                 bits |= self._bits("package", symbol.package.lower())
             if symbol.path is not None:
                 bits |= self._bits("path", symbol.path.lower())
-            found = tuple(t for t, need, forbid in self._needs if bits & need == need and not bits & forbid)
+            passed = []
+            for last in (0, *(1 + i for i in frames_of(bits))):
+                for test, need, forbid in self._needs.get(last, ()):
+                    if bits & need == need and not bits & forbid:
+                        passed.append(test)
+            found = tuple(sorted(passed))
             if len(self._symbols) >= MAX_SYMBOLS:
                 self._symbols.clear()
             self._symbols[symbol] = found
