@@ -30,7 +30,7 @@ QUICK: dict[str, list[str]] = {
     "grouping": [],
     "payloads": [],
     "minidumps": [],
-    "pile": ["--dumps", "2000"],
+    "pile": [],
     "worker": ["throughput", "--jobs", "1000"],
     "coldstart": [],
     "memory": [],

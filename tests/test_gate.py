@@ -54,8 +54,9 @@ def test_a_call_more_is_counted(gate: ModuleType) -> None:
 
 def test_what_stays_is_counted(gate: ModuleType) -> None:
     kept: list[object] = []
-    assert gate._left(lambda: kept.extend([[], []])) == 2
-    assert gate._left(lambda: None) == 0
+    # Other threads of the test's process have objects of their own.
+    assert 500 <= gate._left(lambda: kept.extend([] for _ in range(500))) < 600
+    assert gate._left(lambda: None) < 100
 
 
 def test_a_file_opened_is_counted(gate: ModuleType) -> None:

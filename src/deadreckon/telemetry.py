@@ -54,6 +54,8 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10
 """Upper bounds of deadreckon_job_seconds, in seconds."""
 
 _counted: dict[tuple[str, str, str], float] = {}
+_stages: dict[str, list[float]] = {}
+"""Seconds and calls of each stage, apart from the rest: a crash passes five, and each costs a microsecond less."""
 _lock = threading.Lock()
 
 
@@ -77,15 +79,19 @@ def observe(name: str, seconds: float, label: str = "") -> None:
 
 def staged(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Time the calls of a function as a stage of processing."""
+    spent = _stages.setdefault(stage, [0.0, 0])
+    clock = time.perf_counter
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            start = time.perf_counter()
+            start = clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                observe("deadreckon_stage_seconds", time.perf_counter() - start, stage)
+                with _lock:
+                    spent[0] += clock() - start
+                    spent[1] += 1
 
         return timed
 
@@ -97,6 +103,11 @@ def drain() -> list[tuple[str, str, str, float]]:
     with _lock:
         found = [(*key, amount) for key, amount in _counted.items()]
         _counted.clear()
+        for stage, spent in _stages.items():
+            if spent[1]:
+                found.append(("deadreckon_stage_seconds", stage, "sum", spent[0]))
+                found.append(("deadreckon_stage_seconds", stage, "count", spent[1]))
+                spent[:] = 0.0, 0
     return found
 
 
