@@ -16,7 +16,7 @@ A batch of stacks takes the same through kernels/tokens.py (columns.py).
 from __future__ import annotations
 
 from functools import lru_cache
-from operator import mul
+from operator import eq, mul
 from typing import TYPE_CHECKING, NamedTuple
 
 from deadreckon.grouping.judge import KIND, MESSAGE, Verdict, digest, judge_of
@@ -84,12 +84,17 @@ def group(event: Event, rules: RuleSet | None = None) -> Group:
         halves.append(_kind_digest(kind))
         components.append(Component(text=kind, contributes=True, why="the kind of crash"))
     texts = [v.known.text for v in verdicts]
-    if len(set(texts)) == len(texts) <= MAX_FRAMES:  # Most stacks: nothing repeats, nothing is too deep.
-        counted = [v.known.halves for v in verdicts if v.counts]
-        components += [v.component for v in verdicts]
+    told = None if len(texts) <= _MAX_COMPONENTS and not any(map(eq, texts, texts[1:])) else _runs(verdicts)
+    if told is None:  # Most stacks: no frame follows itself.
+        candidates = [i for i, v in enumerate(verdicts) if v.counts]
+        left = _first_rounds(candidates, texts)
+        counted = [verdicts[i].known.halves for i in left]
+        if len(left) == len(candidates):
+            components += [v.component for v in verdicts]
+        else:
+            components += _components([(v, 1) for v in verdicts], left)
     else:
-        told = _runs(verdicts)
-        left = _first_rounds([i for i, run in enumerate(told) if run[0].counts], told)
+        left = _first_rounds([i for i, run in enumerate(told) if run[0].counts], [run[0].known.text for run in told])
         counted = [told[i][0].known.halves for i in left]
         components += _components(told, left)
     halves += counted
@@ -198,20 +203,25 @@ def _runs(judged: Iterable[Verdict]) -> list[tuple[Verdict, int]]:
     return runs
 
 
-def _first_rounds(counted: list[int], told: Sequence[tuple[Verdict, int]]) -> list[int]:
+def _first_rounds(counted: list[int], texts: Sequence[str]) -> list[int]:
     """Return which of those that count are left without repeated rounds of calls: f g f g f g becomes f g.
 
     Whenever the last n of those that are left equal the n before them, they go; so does what is too deep.
     """
+    if len(counted) == len({texts[i] for i in counted}):
+        return counted[:MAX_FRAMES]
     left: list[int] = []
-    texts: list[str] = []
+    kept: list[str] = []
     for index in counted:
+        text = texts[index]
         left.append(index)
-        texts.append(told[index][0].known.text)
-        if texts[-1] in texts[-CYCLE - 1 : -1]:
-            for length in range(1, CYCLE + 1):
-                if texts[-length:] == texts[-2 * length : -length]:
-                    del left[-length:], texts[-length:]
+        kept.append(text)
+        if text in kept[-CYCLE - 1 : -1]:
+            end = len(kept)
+            for length in range(1, min(CYCLE, end // 2) + 1):
+                start = end - length
+                if kept[start - 1] == text and kept[start:] == kept[start - length : start]:
+                    del left[start:], kept[start:]
                     break
     return left[:MAX_FRAMES]
 
