@@ -235,10 +235,10 @@ def _time(path: Path, table: SymTable, cache: Any, addresses: NDArray[np.uint64]
     seconds = {name: [1 / rate for rate in found] for name, found in rates.items()}
     ours = seconds["deadreckon"]
     told = {
-        "symbolic": ("a batch beside `SymCache.lookup` in a loop", 50.0),
-        "c_loop": ("a batch beside a loop in C over the same columns, into new arrays as well", 0.7),
-        "llvm_symbolizer": ("a batch beside `llvm-symbolizer` by pipe, its loading subtracted", None),
-        "copy": ("a batch beside copying as many bytes as it reads and writes, the memory's own speed", None),
+        "symbolic": ("addresses looked up in a batch, beside `SymCache.lookup` in a loop", 50.0),
+        "c_loop": ("addresses looked up in a batch, beside a loop in C over the same columns", 0.7),
+        "llvm_symbolizer": ("the same beside `llvm-symbolizer` by pipe, its loading subtracted", None),
+        "copy": ("the same beside copying as many bytes as it reads and writes, the memory's own speed", None),
     }
     answers = [
         _result.answer(told[name][0], ours, theirs, wanted=told[name][1], headline=name in {"symbolic", "c_loop"})

@@ -58,7 +58,7 @@ def page(results: Sequence[Result], drawn: set[str]) -> str:
     parts = [HEAD]
     for result in results:
         parts.append(f"## {result.question}\n")
-        parts.append(f"`benchmarks/{result.name}.py`. Checked first: {result.checked}.\n")
+        parts.append(f"`benchmarks/{result.name}.py`. Checked first: {result.checked.rstrip('.')}.\n")
         if result.answers:
             parts.append(table(result.answers))
         for plot in result.plots:
@@ -128,7 +128,8 @@ def with_table(readme: str, results: Sequence[Result]) -> str:
 
 def _machine(result: Result) -> str:
     m = result.machine
-    return f"{m.get('cpu', '?')}, {m.get('cores', '?')} cores, {m.get('system', '?')}, Python {m.get('python', '?')}"
+    system = str(m.get("system", "?")).partition("-")[0]
+    return f"{m.get('cpu', '?')}, {m.get('cores', '?')} cores, {system}, Python {m.get('python', '?')}"
 
 
 if __name__ == "__main__":

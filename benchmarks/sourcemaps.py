@@ -129,10 +129,15 @@ def _summary(results: dict[str, Any]) -> Result:
     parse, look = _sums(results, "parse_ms"), _sums(results, "look_up_ms")
     answers = []
     for what, found, sums, least in (
-        ("parsing, sum of all maps", "parse_ratios", parse, {"symbolic view": 1.0}),
-        ("100,000 look-ups, sum of all maps", "look_up_ratios", look, {"symbolic view": 40.0, "symbolic cache": 40.0}),
+        ("source maps parsed, sum of all maps", "parse_ratios", parse, {"symbolic view": 1.0}),
+        (
+            "100,000 positions looked up in source maps, sum of all maps",
+            "look_up_ratios",
+            look,
+            {"symbolic view": 40.0, "symbolic cache": 40.0},
+        ),
     ):
-        usual = 2.5 if "parsing" in what else 5.0
+        usual = 2.5 if "parsed" in what else 5.0
         for peer, theirs in sums.items():
             if peer == "deadreckon":
                 continue
