@@ -68,8 +68,15 @@ def main() -> int:
         if code:
             wrong.append(name)
     found = [options.results / f"{name}.json" for name in QUICK]
-    report.generate([_result.read(path) for path in found if path.exists()], options.docs, options.readme)
-    print(f"{options.docs / 'benchmarks.md'} tells what was found")
+    results = [_result.read(path) for path in found if path.exists()]
+    report.generate(results, options.docs, options.readme)
+    for result in results:
+        print(f"\n{result.question}\n")
+        for a in result.answers:
+            limit = "" if a.wanted is None else f"  {'at most' if a.at_most else 'at least'} {a.wanted:g}"
+            told = f"{a.median:g} {a.unit} ({a.low:g} to {a.high:g}){limit}{'  MISSED' if a.met is False else ''}"
+            print(f"  {a.what}: {told}")
+    print(f"\n{options.docs / 'benchmarks.md'} tells what was found")
     if wrong:
         print(f"wrong answers or failures: {', '.join(wrong)}", file=sys.stderr)
     return 1 if wrong else 0
