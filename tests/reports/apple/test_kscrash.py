@@ -158,7 +158,7 @@ def test_signed_return_addresses() -> None:
 
 def test_a_comma_too_many() -> None:
     source = json.dumps(sample().kscrash(), indent=1).replace('"code": 0\n', '"code": 0,\n')
-    with pytest.raises(ValueError, match="double quotes|trailing comma"):
+    with pytest.raises(ValueError, match=r"double quotes|trailing comma"):
         json.loads(source)
     crash = read(source)
     assert len(crash.threads) == 3
