@@ -226,6 +226,10 @@ def test_a_bug_in_one_input_does_not_cost_the_others(
     told = capfdbinary.readouterr()
     assert [json.loads(line)["status"] for line in told.out.splitlines()] == ["unreadable", "ok"]
     assert b"bad.dmp: internal: IndexError: seven (test_cli.py:" in told.err
+    assert cli.main(["cluster", str(tmp_path), "--format", "json"]) == 3
+    told = capfdbinary.readouterr()
+    assert b"good.dmp" in told.out
+    assert b"bad.dmp: internal: IndexError: seven (test_cli.py:" in told.err
 
 
 # -- hostile inputs ---------------------------------------------------------------------------------------------------

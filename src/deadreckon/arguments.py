@@ -73,7 +73,6 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--distance", metavar="D", type=_share, default=0.3, help="how far two stacks of a cluster may be apart, 0 to 1"
     )
-    added.set_defaults(kind=None, sourcemaps=[], attr=[])
     store(added)
 
     added = command("lookup", "Print function, file and line for module-relative addresses.")

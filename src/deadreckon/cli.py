@@ -163,27 +163,27 @@ def _frame(shown: str) -> tuple[bytes, bytes]:
 
 
 def _cluster(options: argparse.Namespace) -> int:
-
+    from deadreckon import inputs
+    from deadreckon.adapters import many
     from deadreckon.adapters.output import Progress
     from deadreckon.engine import Engine
     from deadreckon.grouping.pile import Pile
 
     text = (options.format or ("text" if sys.stdout.isatty() else "json")) == "text"
+    plan = many.Plan(_config(options), "json", options.symbols)
     _compile_kernels()
     code, pile = OK, Pile()
-    with Engine(_config(options)) as engine, Progress() as progress:
-        for path in _inputs(options.inputs):
-            source, name = (
-                (path, None) if path != "-" else (sys.stdin.buffer.read(engine.config.report.max_bytes + 1), "-")
-            )
-            for event in engine.process_all(source, name=name, kind=options.kind, symbols=options.symbols):
+    with Engine(plan.config) as engine, inputs.Scratch(lambda: None) as scratch, Progress() as progress:
+        for item in many.items_of(_inputs(options.inputs), plan, scratch):
+            for event in many.events_of(engine, plan, item):
                 progress.step()
-                if event.status in {"unreadable", "unsupported"}:
+                many.note(noted := many.Made(), event, item.path)
+                for complaint in noted.complaints:
+                    _fail(complaint, UNREADABLE)
+                if noted.unreadable:
                     code = UNREADABLE
-                    for problem in (event.diagnostics or ())[-1:]:
-                        _fail(f"{path}: {problem.code}: {problem.message}", UNREADABLE)
                 else:
-                    pile.add(event, os.path.basename(path))
+                    pile.add(event, os.path.basename(item.path))
     found = pile.clusters(options.distance)
     if text:
         import shutil

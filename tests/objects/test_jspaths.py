@@ -100,7 +100,7 @@ def test_the_application_s_own(path: str) -> None:
         "safari-web-extension://abc/content.js",
         "webkit-masked-url://hidden/",
         "InternalBytecode.js",
-        "/root/build/lib/InternalBytecode/InternalBytecode.js",
+        "/hermes/build/lib/InternalBytecode/InternalBytecode.js",
         "ext:core/01_core.js",
         "resource://gre/modules/Foo.sys.mjs",
         "[native code]",

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from deadreckon.config import Config
     from deadreckon.engine import Engine
+    from deadreckon.model.event import Event
 
-__all__ = ["Found", "Item", "Made", "Plan", "items_of", "lost", "made", "process"]
+__all__ = ["Found", "Item", "Made", "Plan", "events_of", "items_of", "lost", "made", "note", "process"]
 
 MiB = 1 << 20
 _SPLIT_BYTES = 1 * MiB
@@ -109,13 +110,10 @@ def _packed(crash: inputs.Crash, scratch: inputs.Scratch) -> Found:
     )
 
 
-def made(engine: Engine, plan: Plan, item: Item) -> Made:
-    """Process one item with an Engine."""
+def events_of(engine: Engine, plan: Plan, item: Item) -> Iterator[Event]:
+    """Yield the events of one item, at least one."""
     from deadreckon.describe import unreadable
 
-    encode = encoder(plan.format, explain_grouping=plan.explain_grouping)
-    result = Made()
-    chunks = []
     symbols = plan.symbols
     source: str | bytes | inputs.Crash = item.path if item.data is None else item.data
     name: str | None = item.path
@@ -128,30 +126,37 @@ def made(engine: Engine, plan: Plan, item: Item) -> Made:
         name = found.name or item.path
         symbols = [found.symbols, *symbols] if found.symbols else symbols
     try:
-        for event in engine.process_all(
+        yield from engine.process_all(
             source,
             name=name,
             kind=plan.kind,
             symbols=symbols,
             sourcemaps=plan.sourcemaps,
             attributes=plan.attributes,
-        ):
-            chunks.append(encode(event))
-            _note(result, event.status, item.path, event.diagnostics)
+        )
     except Exception as e:  # noqa: BLE001  (a bug met in one input must not cost the others)
-        event = unreadable(name, e, None)
+        yield unreadable(name, e, None)
+
+
+def made(engine: Engine, plan: Plan, item: Item) -> Made:
+    """Process one item with an Engine."""
+    encode = encoder(plan.format, explain_grouping=plan.explain_grouping)
+    result = Made()
+    chunks = []
+    for event in events_of(engine, plan, item):
         chunks.append(encode(event))
-        _note(result, event.status, item.path, event.diagnostics)
+        note(result, event, item.path)
     result.output = b"".join(chunks)
     return result
 
 
-def _note(result: Made, status: str, path: str, diagnostics: list[Diagnostic] | None) -> None:
+def note(result: Made, event: Event, path: str) -> None:
+    """Count an event; of one that could not be read, keep the line for standard error."""
     result.events += 1
-    if status in {"unreadable", "unsupported"}:
+    if event.status in {"unreadable", "unsupported"}:
         result.unreadable += 1
-        result.complaints += [f"{path}: {d.code}: {d.message}" for d in (diagnostics or ())[-1:]]
-    elif status == "degraded":
+        result.complaints += [f"{path}: {d.code}: {d.message}" for d in (event.diagnostics or ())[-1:]]
+    elif event.status == "degraded":
         result.degraded += 1
 
 
@@ -162,7 +167,7 @@ def lost(plan: Plan, item: Item, why: str) -> Made:
     error = LimitExceeded("worker.job_seconds", plan.config.worker.job_seconds, what=item.path) if not why else None
     event = unreadable(item.found.name if item.found else item.path, error or RuntimeError(why), None)
     result = Made(output=encoder(plan.format)(event))
-    _note(result, event.status, item.path, event.diagnostics)
+    note(result, event, item.path)
     return result
 
 

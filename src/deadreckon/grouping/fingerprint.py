@@ -84,19 +84,18 @@ def group(event: Event, rules: RuleSet | None = None) -> Group:
         halves.append(_kind_digest(kind))
         components.append(Component(text=kind, contributes=True, why="the kind of crash"))
     texts = [v.known.text for v in verdicts]
-    told = None if len(texts) <= _MAX_COMPONENTS and not any(map(eq, texts, texts[1:])) else _runs(verdicts)
-    if told is None:  # Most stacks: no frame follows itself.
-        candidates = [i for i, v in enumerate(verdicts) if v.counts]
-        left = _first_rounds(candidates, texts)
-        counted = [verdicts[i].known.halves for i in left]
-        if len(left) == len(candidates):
-            components += [v.component for v in verdicts]
-        else:
-            components += _components([(v, 1) for v in verdicts], left)
+    if any(map(eq, texts, texts[1:])):
+        runs = _runs(verdicts)
+        texts = [run[0].known.text for run in runs]
     else:
-        left = _first_rounds([i for i, run in enumerate(told) if run[0].counts], [run[0].known.text for run in told])
-        counted = [told[i][0].known.halves for i in left]
-        components += _components(told, left)
+        runs = [(v, 1) for v in verdicts]
+    candidates = [i for i, run in enumerate(runs) if run[0].counts]
+    left = _first_rounds(candidates, texts)
+    counted = [runs[i][0].known.halves for i in left]
+    if len(runs) == len(verdicts) and len(left) == len(candidates):  # Most stacks: every verdict stands as it is.
+        components += [v.component for v in verdicts]
+    else:
+        components += _components(runs, left)
     halves += counted
     if not counted and (message := message_of(event)):
         halves.append(digest(MESSAGE, message))

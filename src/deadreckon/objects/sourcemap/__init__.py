@@ -56,7 +56,7 @@ def source_path(table: SourceMapTable, source: int) -> str | None:
     """Return a source with its sourceRoot before it, None for null; relative paths are relative to the map.
 
     A source with a scheme, or one that begins with ``/``, stands alone: the specification would make
-    ``https://cdn/root/webpack:///a.js`` of it, which names nothing.
+    ``https://cdn/base/webpack:///a.js`` of it, which names nothing.
     """
     path = table.source(source)
     root = table.root(source)

@@ -34,11 +34,10 @@ __all__ = ["sentry_event"]
 
 def sentry_event(event: ours.Event, payload: Mapping[str, Any] | bytes | memoryview | None = None) -> Event:
     """Return an event as Sentry groups it; ``payload`` is what a client of Sentry's sent, as JSON or decoded."""
-    if isinstance(payload, bytes | memoryview) and event.source.format.startswith("sentry"):
-        payload = jsontext.decode(payload, "Sentry event")
-    if isinstance(payload, bytes | memoryview) or payload is None or not event.source.format.startswith("sentry"):
+    if payload is None or not event.source.format.startswith("sentry"):
         return _made(event)
-    told = convert(dict(payload))
+    sent = jsontext.decode(payload, "Sentry event") if isinstance(payload, bytes | memoryview) else payload
+    told = convert(dict(sent))
     listed = [e for e in (told.exception.values or ()) if e is not None] if told.exception is not None else []
     if len(listed) == len(event.exceptions or ()):
         for one, found in zip(listed, reversed(event.exceptions or ()), strict=True):
