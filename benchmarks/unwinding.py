@@ -25,8 +25,9 @@ from benchmarks._result import Result
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from deadreckon.kernels import unwind as kernel
-from deadreckon.unwind.walk import ARCHITECTURES, module_columns
+from deadreckon.unwind.walk import ARCHITECTURES
 from oracle import walk as oracle
+from synth.samples import walk_arguments
 from synth.stacks import World, random_world
 
 LIMITS: dict[str, Any] = {
@@ -43,21 +44,9 @@ MANY = 100
 
 def arguments(world: World, keep: list[Any]) -> tuple[Any, ...]:
     """Return what the kernel takes for a world; ``keep`` holds the tables that it points into."""
-    memory, regions, registers, valid = world.columns()
     tables = [image.tables() for image in world.images]
     keep.append(tables)
-    rules = ARCHITECTURES[world.arch].RULES
-    return (
-        rules.parameters(world.mask, strict=world.strict),
-        rules.chain_rows(),
-        registers,
-        valid,
-        memory,
-        regions,
-        np.array([image.start for image in world.images], np.uint64),
-        np.array([image.start + image.size for image in world.images], np.uint64),
-        np.array([module_columns(*pair) for pair in tables], np.int64).reshape(-1, kernel.MODULE_COLUMNS),
-    )
+    return walk_arguments(world, tables)
 
 
 def main() -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,16 +14,23 @@ from deadreckon.model.crash import MemoryMap
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import REGISTER_SETS, WIDTH
 from deadreckon.model.tables import TRUST_CFI, TRUST_CONTEXT, TRUST_FP, TRUST_SCAN
-from deadreckon.unwind.walk import ARCHITECTURES, module_columns
+from deadreckon.unwind.walk import ARCHITECTURES
 from oracle import walk as oracle
 from oracle.expression import evaluate
+from synth.samples import walk_arguments
 from synth.stacks import Image, Rule, World, random_expression, random_world
 
 if TYPE_CHECKING:
     from deadreckon.unwind.walk import Tables
 
 ARCHES = list(ARCHITECTURES)
-LIMITS = {"max_frames": 40, "max_total": 100, "scan_words": 40, "scan_words_first": 160, "scan_words_calls": 400}
+LIMITS: dict[str, Any] = {
+    "max_frames": 40,
+    "max_total": 100,
+    "scan_words": 40,
+    "scan_words_first": 160,
+    "scan_words_calls": 400,
+}
 
 
 def full(arch: Arch) -> int:
@@ -35,20 +42,9 @@ def run(
     world: World, tables: list[Tables] | None = None, /, **limits: int
 ) -> tuple[list[list[oracle.Frame]], list[int]]:
     """Walk with the kernel; returns what the oracle does."""
-    memory, regions, registers, valid = world.columns()
     tables = [image.tables() for image in world.images] if tables is None else tables
-    rules = ARCHITECTURES[world.arch].RULES
-    columns = np.array([module_columns(*pair) for pair in tables], np.int64).reshape(-1, kernel.MODULE_COLUMNS)
     frames, stops, decisions = kernel.walk_stacks(
-        rules.parameters(world.mask, strict=world.strict),
-        rules.chain_rows(),
-        registers,
-        valid,
-        memory,
-        regions,
-        np.array([image.start for image in world.images], np.uint64),
-        np.array([image.start + image.size for image in world.images], np.uint64),
-        columns,
+        *walk_arguments(world, tables),
         **{**LIMITS, **limits},
     )
     threads: list[list[oracle.Frame]] = [[] for _ in world.threads]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -71,12 +71,12 @@ def _walk(world: World) -> list[list[int]]:
     return walk_with(world, [image.tables() for image in world.images])
 
 
-def walk_with(world: World, tables: list[Tables]) -> list[list[int]]:
-    """Walk a world's threads with these tables of its images; returns why each ended, and the frames' columns."""
+def walk_arguments(world: World, tables: list[Tables]) -> tuple[Any, ...]:
+    """Return what the kernel takes for a world with these tables of its images, which have to be kept meanwhile."""
     memory, regions, registers, valid = world.columns()
     rules = ARCHITECTURES[world.arch].RULES
-    frames, stops, decisions = unwind.walk_stacks(
-        rules.parameters(world.mask),
+    return (
+        rules.parameters(world.mask, strict=world.strict),
         rules.chain_rows(),
         registers,
         valid,
@@ -84,7 +84,14 @@ def walk_with(world: World, tables: list[Tables]) -> list[list[int]]:
         regions,
         np.array([image.start for image in world.images], np.uint64),
         np.array([image.start + image.size for image in world.images], np.uint64),
-        np.array([module_columns(*pair) for pair in tables], np.int64),
+        np.array([module_columns(*pair) for pair in tables], np.int64).reshape(-1, unwind.MODULE_COLUMNS),
+    )
+
+
+def walk_with(world: World, tables: list[Tables]) -> list[list[int]]:
+    """Walk a world's threads with these tables of its images; returns why each ended, and the frames' columns."""
+    frames, stops, decisions = unwind.walk_stacks(
+        *walk_arguments(replace(world, strict=False), tables),
         max_frames=12,
         max_total=100,
         scan_words=20,
