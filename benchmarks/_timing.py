@@ -59,14 +59,17 @@ def run(command: list[str]) -> Cost:
     return Cost(time.perf_counter() - start, used.ru_utime + used.ru_stime)
 
 
-def in_turns(competitors: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Cost]]:
-    """Run every competitor once a round and return what each run cost."""
+def in_turns(
+    competitors: Mapping[str, Callable[[], object]], rounds: int, between: Callable[[], object] = lambda: None
+) -> dict[str, list[Cost]]:
+    """Run every competitor once a round and return what each run cost; ``between`` runs after each, not counted."""
     costs: dict[str, list[Cost]] = {name: [] for name in competitors}
     for _ in range(rounds):
         for name, work in competitors.items():
             before, start = _cpu(), time.perf_counter()
             work()
             costs[name].append(Cost(time.perf_counter() - start, _cpu() - before))
+            between()
     return costs
 
 

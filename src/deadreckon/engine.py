@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from deadreckon.model.crash import Module, RawCrash
     from deadreckon.model.event import Frame
     from deadreckon.symbolicate.javascript import JavaScript
+    from deadreckon.symbols.maps import MapStore
     from deadreckon.symbols.remote import RemoteSource
 
     Place = SymbolPath | RemoteSource
@@ -69,6 +70,7 @@ class Engine:
         self._mappings = Mappings(self.store)
         self._paths: dict[str, Place] = {}
         self._resolved: dict[tuple[Any, ...], Resolved] = {}
+        self._maps: MapStore | None = None
         self._scripts: dict[tuple[str, ...], JavaScript] = {}
         self._lock = threading.Lock()
 
@@ -81,7 +83,9 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the helper process; the engine may be used again afterwards."""
+        """End the helper process and wait for what is being stored; the engine may be used again afterwards."""
+        if self._maps is not None:
+            self._maps.flush()
         self.store.close()
 
     def process(
@@ -408,7 +412,9 @@ class Engine:
                     problems.append(
                         Diagnostic(code="source_unavailable", severity="warning", stage="symbols", message=str(e))
                     )
-            scripts = Scripts(places, MapStore(self.config, self.store.note), self.store, self.config)
+            with self._lock:
+                self._maps = self._maps or MapStore(self.config, self.store.note)
+            scripts = Scripts(places, self._maps, self.store, self.config)
             known = JavaScript(scripts, self.config.symbols.source_lines)
             with self._lock:
                 self._scripts = {paths: known}

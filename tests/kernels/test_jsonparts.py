@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.kernels import jsonparts
-from deadreckon.kernels.jsonparts import Member, line_starts, members
-from oracle.sourcemap import LINE_BREAK
+from deadreckon.kernels.jsonparts import Member, members
 
 KINDS: dict[type, int] = {
     str: jsonparts.STRING,
@@ -127,30 +125,3 @@ def test_damage_ends_in_an_error_or_in_json_that_python_reads_too() -> None:
             assert 0 < member.start < member.end <= len(data)
     assert read > 300
     assert refused > 300
-
-
-TEXTS = st.text(alphabet=st.sampled_from('ab\n\r\u2028\u2029\u2027â\\"\x00é🔥'), max_size=40)
-
-
-@given(TEXTS, st.booleans())
-@settings(max_examples=400, deadline=None)
-def test_line_starts(text: str, ascii_only: bool) -> None:
-    data = b"xyz" + json.dumps(text, ensure_ascii=ascii_only).encode() + b"\\n"
-    found = line_starts(np.frombuffer(data, np.uint8), 3, len(data) - 2).tolist()
-    lines = [json.loads(b'"' + data[a:b] + b'"') for a, b in pairwise(found)]
-    assert "".join(lines) == text
-    assert [LINE_BREAK.sub("", line) for line in lines] == LINE_BREAK.split(text)
-
-
-def test_line_starts_of_escapes_of_all_spellings() -> None:
-    data = b'"a\\u000ab\\u000D\\u000Ac\\u000d\\nd\\r\\u000Ae\\u2028f\\\\nf\\u002028g\\"'
-    found = line_starts(np.frombuffer(data, np.uint8), 0, len(data)).tolist()
-    lines = [data[a:b] for a, b in pairwise(found)]
-    assert [line[:1] for line in lines] == [b"a", b"b", b"c", b"d", b"e", b"f"]
-
-
-@pytest.mark.parametrize("end", range(1, 9))
-def test_line_starts_of_cut_escapes(end: int) -> None:
-    data = np.frombuffer(b'"\\u000a"\\"'[: end + 1], np.uint8)
-    found = line_starts(data, 0, end + 1)
-    assert found[-1] <= end + 1

@@ -15,6 +15,7 @@ from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.objects import sourcemap
 from deadreckon.reports.javascript import parse_stack
 from deadreckon.symbolicate.javascript import JavaScript, is_mappable
+from deadreckon.symbols.maps import KeptMap
 from deadreckon.symbols.scripts import Found
 from synth.sourcemap import function_map, source_map
 
@@ -40,10 +41,10 @@ class Shelf:
 
 
 def found(data: bytes | None, script: str | None = None, **members: Any) -> Found:
-    table = sourcemap.read(data) if data is not None else None
+    kept = KeptMap(sourcemap.read(data)) if data is not None else None
     state = "found" if data is not None else "no_map"
     given = {"state": state, "key": "comment", "map_name": "app.js.map", **members}
-    return Found(script=script.encode() if script is not None else None, table=table, **given)
+    return Found(script=script.encode() if script is not None else None, map=kept, **given)
 
 
 def applied(

@@ -9,6 +9,7 @@ import pytest
 from deadreckon.objects import sourcemap
 from deadreckon.reports.javascript import parse_stack
 from deadreckon.symbolicate.javascript import JavaScript
+from deadreckon.symbols.maps import KeptMap
 from deadreckon.symbols.scripts import Found
 from synth.sourcemap import source_map
 
@@ -20,7 +21,7 @@ class Shelf:
     """Has one script."""
 
     def __init__(self, script: str, data: bytes) -> None:
-        self.found = Found(script.encode(), "a.js", sourcemap.read(data), "a.js.map", "comment", "found")
+        self.found = Found(script.encode(), "a.js", KeptMap(sourcemap.read(data)), "a.js.map", "comment", "found")
 
     def find(self, _wanted: Wanted) -> Found:
         return self.found

@@ -78,6 +78,13 @@ def test_a_stored_map_says_what_the_map_said(tmp_path: Path) -> None:
             assert stored.info.get(key) == table.info.get(key)
 
 
+def stored(kept: MapStore, data: bytes | str | Path) -> SourceMapTable:
+    """Return what the store has of a map once it has been written."""
+    found = kept.read(data) if isinstance(data, bytes) else kept.open(data)
+    kept.flush()
+    return found.table
+
+
 def test_mappings_are_not_stored_a_second_time(tmp_path: Path) -> None:
     data = source_map([(line, 0, 0, line, 0) for line in range(20_000)], sourcesContent=["x\n" * 500])
     write_map(tmp_path / "a.table", sourcemap.read(data))
@@ -85,20 +92,20 @@ def test_mappings_are_not_stored_a_second_time(tmp_path: Path) -> None:
 
 
 def test_content_is_parsed_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = MapStore(Config()).read(DATA)
+    first = stored(MapStore(Config()), DATA)
     assert len(tables(store)) == 1
     again = MapStore(Config())
     monkeypatch.setattr(sourcemap, "read", lambda *_: pytest.fail("read again"))
     for kind in (bytes, bytearray, memoryview):
         found = again.read(kind(DATA))
-        assert np.array_equal(found.place, first.place)
+        assert np.array_equal(found.table.place, first.place)
         assert again.read(DATA) is found
 
 
 def test_files_are_found_without_being_read(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "app.js.map"
     path.write_bytes(DATA)
-    first = MapStore(Config()).open(path)
+    first = stored(MapStore(Config()), path)
     assert first.name(0) == "née"
     assert len(tables(store)) == 2
     assert len({file.stat().st_ino for file in tables(store)}) == 1
@@ -106,20 +113,20 @@ def test_files_are_found_without_being_read(store: Path, tmp_path: Path, monkeyp
         maps, "_digest", lambda data, real=maps._digest: real(data) if len(data) < 1000 else pytest.fail("read")
     )
     assert len(DATA) > 1000
-    assert len(MapStore(Config()).open(str(path))) == len(first)
+    assert len(stored(MapStore(Config()), str(path))) == len(first)
     link = tmp_path / "link.map"
     link.symlink_to(path)
-    assert len(MapStore(Config()).open(link)) == len(first)
+    assert len(stored(MapStore(Config()), link)) == len(first)
 
 
 def test_a_changed_file_is_another(tmp_path: Path) -> None:
     path = tmp_path / "app.js.map"
     path.write_bytes(source_map(SEGMENTS))
     kept = MapStore(Config())
-    assert len(kept.open(path)) == 4
+    assert len(kept.open(path).table) == 4
     path.write_bytes(source_map(SEGMENTS[:2]))
     os.utime(path, ns=(1, 1))
-    assert len(kept.open(path)) == 2
+    assert len(kept.open(path).table) == 2
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
@@ -143,13 +150,13 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 def test_damaged_tables_are_made_again(store: Path, tmp_path: Path) -> None:
     path = tmp_path / "app.js.map"
     path.write_bytes(DATA)
-    MapStore(Config()).open(path)
+    stored(MapStore(Config()), path)
     for damage in (lambda data: data[:50], lambda data: b"x" * len(data), lambda _: b""):
         for file in tables(store):
             data = file.read_bytes()
             file.unlink()
             file.write_bytes(damage(data))
-        assert MapStore(Config()).open(path).name(0) == "née"
+        assert stored(MapStore(Config()), path).name(0) == "née"
         assert all(len(open_map(file)) == 4 for file in tables(store))
 
 
@@ -173,8 +180,58 @@ def test_a_store_that_cannot_be_written_to(tmp_path: Path) -> None:
     kept = MapStore(Config(store=str(tmp_path / "file")))
     path = tmp_path / "app.js.map"
     path.write_bytes(DATA)
-    assert kept.open(path).name(0) == "née"
-    assert kept.read(DATA).name(0) == "née"
+    assert stored(kept, path).name(0) == "née"
+    assert stored(kept, DATA).name(0) == "née"
+
+
+def test_a_map_is_at_hand_before_it_is_stored(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parsed one serves until then; who asks meanwhile gets the same; then it is the mapped file's."""
+    path = tmp_path / "app.js.map"
+    path.write_bytes(DATA)
+    written = threading.Event()
+    monkeypatch.setattr(maps, "write_map", lambda *given, real=maps.write_map: written.wait(60) and real(*given))
+    kept = MapStore(Config())
+    found = kept.open(path)
+    parsed = found.table
+    assert kept.open(path) is found
+    assert tables(store) == []
+    written.set()
+    kept.flush()
+    assert found.table is not parsed
+    assert found.table.info == {**parsed.info, **found.table.info}
+    assert np.array_equal(found.table.place, parsed.place)
+    assert [found.table.name(i) for i in range(3)] == [parsed.name(i) for i in range(3)]
+    assert len(tables(store)) == 2
+
+
+def test_no_more_maps_wait_than_memory_has_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{i}.map" for i in range(12)]
+    for i, path in enumerate(paths):
+        path.write_bytes(source_map(SEGMENTS, file=str(i)))
+    writing: list[int] = []
+
+    def write(*given: Any, real: Any = maps.write_map) -> None:
+        writing.append(sum(thread.name == "deadreckon-maps" for thread in threading.enumerate()))
+        time.sleep(0.005)
+        real(*given)
+
+    monkeypatch.setattr(maps, "write_map", write)
+    kept = MapStore(Config())
+    for path in paths:
+        kept.open(path)
+    kept.flush()
+    assert len(writing) == len(paths)
+    assert 1 <= max(writing) <= 3
+
+
+def test_without_threads_it_is_stored_at_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    found = MapStore(Config()).read(DATA)
+    assert len(tables(store)) == 1
+    assert found.table.name(0) == "née"
 
 
 def test_many_threads(store: Path, tmp_path: Path) -> None:
@@ -186,13 +243,14 @@ def test_many_threads(store: Path, tmp_path: Path) -> None:
 
     def work() -> None:
         for i, path in enumerate(paths):
-            found.append(f"{i} {kept.open(path).info['file']}")
+            found.append(f"{i} {kept.open(path).table.info['file']}")
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    kept.flush()
     assert sorted(found) == sorted(f"{i} {i}" for i in range(4) for _ in range(8))
     assert not list(store.rglob("*.tmp"))
 
@@ -204,7 +262,7 @@ def test_maps_are_listed_and_removed(store: Path, tmp_path: Path, symbols: Symbo
     kept = MapStore(Config(), symbols.note)
     path = tmp_path / "app.js.map"
     path.write_bytes(DATA)
-    kept.open(path)
+    stored(kept, path)
     entries = symbols.index.entries()
     assert [entry.kind for entry in entries] == ["map", "map"]
     assert all(entry.problem is None for entry in entries)
@@ -216,13 +274,13 @@ def test_maps_are_listed_and_removed(store: Path, tmp_path: Path, symbols: Symbo
         os.utime(file, (time.time() - 5000,) * 2)
     assert len(housekeeping.prune(symbols.index, older_than=1000.0).removed) == 2
     assert tables(store) == []
-    assert kept.open(path).name(0) == "née"
+    assert stored(kept, path).name(0) == "née"
 
 
 def test_the_stores_limit_counts_maps(store: Path) -> None:
     symbols = SymbolStore(Config())
     kept = MapStore(Config(), symbols.note)
-    kept.read(DATA)
+    stored(kept, DATA)
     old = time.time() - 5000
     for file in tables(store):
         os.utime(file, (old, old))
@@ -233,7 +291,7 @@ def test_the_stores_limit_counts_maps(store: Path) -> None:
 
 
 def test_a_store_check_reads_maps(store: Path, symbols: SymbolStore) -> None:
-    MapStore(Config()).read(DATA)
+    stored(MapStore(Config()), DATA)
     symbols.index.sync()
     (file,) = tables(store)
     file.write_bytes(file.read_bytes()[:-100])
@@ -247,27 +305,27 @@ def test_a_store_check_reads_maps(store: Path, symbols: SymbolStore) -> None:
 
 
 def test_using_a_map_is_noted(store: Path) -> None:
-    MapStore(Config()).read(DATA)
+    stored(MapStore(Config()), DATA)
     (file,) = tables(store)
     os.utime(file, (0, 0))
-    MapStore(Config()).read(DATA)
+    stored(MapStore(Config()), DATA)
     assert file.stat().st_mtime > time.time() - 60
 
 
 def test_files_of_other_versions_are_left_alone(store: Path, symbols: SymbolStore) -> None:
-    MapStore(Config()).read(DATA)
+    stored(MapStore(Config()), DATA)
     (file,) = tables(store)
     old = store / "maps" / "v0" / file.relative_to(store / "maps" / f"v{TABLE_VERSION}")
     old.parent.mkdir(parents=True)
     file.rename(old)
     os.utime(old, (time.time() - 5000,) * 2)
     assert housekeeping.check(symbols.index) == []
-    MapStore(Config()).read(DATA)
+    stored(MapStore(Config()), DATA)
     assert len(tables(store)) == 2
 
 
 def test_the_files_header_is_json(store: Path) -> None:
-    MapStore(Config()).read(DATA)
+    stored(MapStore(Config()), DATA)
     data = tables(store)[0].read_bytes()
     header = json.loads(data[16 : 16 + int.from_bytes(data[12:16], "little")])
     assert header["info"]["debug_id"] == "11111111-1111-1111-1111-111111111111"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ARRAY", "NULL", "NUMBER", "OBJECT", "STRING", "Member", "line_starts", "members"]
+__all__ = ["ARRAY", "NULL", "NUMBER", "OBJECT", "STRING", "Member", "members"]
 
 STRING, OBJECT, ARRAY, NUMBER, BOOLEAN, NULL = range(6)
 """The kinds of JSON values."""
@@ -230,60 +230,6 @@ def _members(text, at, end, wanted, stack, tape, totals):
     totals[2] = at
 
 
-@kernel()
-def _escape(text, at, end):
-    """Return the place after an escape, and the code of the line terminator that it is (0: none)."""
-    byte = text[at + 1] if at + 1 < end else np.uint8(0)
-    if byte == 110:
-        return at + 2, np.int64(10)
-    if byte == 114:
-        return at + 2, np.int64(13)
-    if byte != 117 or at + 6 > end:
-        return min(at + 2, end), np.int64(0)
-    code = np.int64(0)
-    for i in range(at + 2, at + 6):
-        digit = np.int64(text[i])
-        code = code << 4 | (digit - 48 if digit <= 57 else (digit | 32) - 87)
-    return at + 6, code if code in (10, 13, 0x2028, 0x2029) else np.int64(0)
-
-
-@kernel(types.int64(_RU8, types.int64, types.int64, array(types.uint32)))
-def _line_starts(text, start, end, starts):
-    """Write where the lines of a JSON string's inside begin, and at last its end; return how many entries that makes.
-
-    A line ends as ECMA-262 says (LineTerminatorSequence), escaped or not.
-    """
-    n = np.int64(0)
-    if len(starts):
-        starts[0] = start
-    n += 1
-    escape = find_byte(text, 92, start, end)
-    wide = find_byte(text, 0xE2, start, end)
-    while escape < end or wide < end:
-        if wide < escape:
-            if wide + 2 < end and text[wide + 1] == 0x80 and (text[wide + 2] | 1) == 0xA9:
-                if n < len(starts):
-                    starts[n] = wide + 3
-                n += 1
-            wide = find_byte(text, 0xE2, wide + 1, end)
-            continue
-        at, breaks = _escape(text, escape, end)
-        if breaks == 13 and at < end and text[at] == 92:
-            after, following = _escape(text, at, end)
-            if following == 10:
-                at = after
-        if breaks:
-            if n < len(starts):
-                starts[n] = at
-            n += 1
-        escape = find_byte(text, 92, at, end)
-        if wide < at:
-            wide = find_byte(text, 0xE2, at, end)
-    if n < len(starts):
-        starts[n] = end
-    return n + 1
-
-
 class Member(NamedTuple):
     """A member of an object: its kind, where it lies, and its elements (u32[e, 3]: kind, start, end) if asked for."""
 
@@ -347,12 +293,3 @@ def members(
             elements[:, 0] &= _ELEMENT - 1
         found[text[name + 1 : name_end - 1].tobytes()] = Member(kind & ~_LISTED, value, value_end, elements)
     return found, at
-
-
-def line_starts(text: NDArray[np.uint8], start: int, end: int) -> NDArray[np.uint32]:
-    """Return where the lines of the JSON string at ``text[start:end]`` begin in ``text``, and at last where it ends."""
-    none = np.empty(0, np.uint32)
-    count = _line_starts(text, start + 1, end - 1, none)
-    starts = np.empty(count, np.uint32)
-    _line_starts(text, start + 1, end - 1, starts)
-    return starts

@@ -234,7 +234,12 @@ def _columns(table: SourceMapTable, rows: NDArray[np.int64]) -> NDArray[np.int64
 
 def _last_of_line(table: SourceMapTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which segments no other one of their line follows."""
-    return np.isin(rows + 1, table.first)
+    # Each line's rows end where those of the next one begin.
+    after = rows + 1
+    found: NDArray[np.bool_] = (
+        table.first[np.minimum(np.searchsorted(table.first, after), len(table.first) - 1)] == after
+    )
+    return found
 
 
 def _names_at(table: SourceMapTable, lines: NDArray[np.int32], columns: NDArray[np.int32]) -> NDArray[np.int32]:

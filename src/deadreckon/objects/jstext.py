@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deadreckon.kernels.lines import in_text
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -14,7 +16,6 @@ __all__ = ["NO_NAME", "ScriptText"]
 NO_NAME = -2
 """In the place of a name's column: a parenthesis follows no name."""
 
-_LF, _CR = 10, 13
 _MOST_NAME = 1024
 
 
@@ -30,19 +31,7 @@ class ScriptText:
     def starts(self) -> NDArray[np.int64]:
         """Where each line begins, and behind them where the text ends."""
         if self._starts is None:
-            text = self.text
-            ends = [np.flatnonzero(text == _LF) + 1]
-            returns = np.flatnonzero(text == _CR)
-            if len(returns):
-                followed = text[np.minimum(returns + 1, len(text) - 1)] == _LF
-                ends.append(returns[~followed] + 1)
-            wide = self._beyond()[0]
-            wide = wide[wide < len(text) - 2]
-            separators = wide[text[wide] == 0xE2]
-            if len(separators):
-                found = (text[separators + 1] == 0x80) & (text[separators + 2] & 0xFE == 0xA8)
-                ends.append(separators[found] + 3)
-            self._starts = np.concatenate([[0], np.sort(np.concatenate(ends)), [len(text)]])
+            self._starts = in_text(self.text)
         return self._starts
 
     def __len__(self) -> int:
@@ -100,7 +89,8 @@ class ScriptText:
         The latter count from where the text begins.
         """
         if self._wide is None:
-            places = np.flatnonzero(self.text >= 0x80)
+            wide = len(self.text) and self.text.max() >= 0x80
+            places = np.flatnonzero(self.text >= 0x80) if wide else np.zeros(0, np.int64)
             high = self.text[places]
             units = np.zeros(len(places) + 1, np.int64)
             np.cumsum(np.where(high < 0xC0, -1, np.where(high >= 0xF0, 1, 0)), out=units[1:])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "Source"]
 
 _BREAK = re.compile("\r\n|[\n\r\u2028\u2029]")
-_RARE_BREAK = re.compile("[\r\u2028\u2029]")
+_RARE_BREAKS = ("\r", "\u2028", "\u2029")
 _KEPT = 65_536
 _LOOK_BYTES = 32 << 10
 """So many bytes of a source are decoded while a few lines around one are looked for in it."""
@@ -36,8 +36,7 @@ _LONG, _SHOWN, _BEFORE, _NEAR = 150, 140, 60, 5
 """Of a line longer than this so many characters are shown, from so many before the column on; ends so near are kept."""
 _CUT = "{snip}"
 _PLAIN = (".js", ".mjs", ".cjs")
-_OTHER_SYNTAX = re.compile("</[A-Za-z>]|/>|@flow")
-"""JSX, or types."""
+_CLOSING_TAG = re.compile("</[A-Za-z>]")
 _ENDS = np.frombuffer(b"})],;", np.uint8)
 """What ends or parts expressions."""
 _MOST_SOURCE, _MOST_SCANNED = 1 << 20, 16 << 20
@@ -55,15 +54,20 @@ class Source:
 
 
 class Bundle:
-    """What was found for a frame's file. Not safe for use from several threads at once."""
+    """What was found for a frame's file. Not safe for use from several threads at once.
+
+    ``table`` is the map, from ``hold`` to ``release``: it stays one and the same while frames are mapped by it, and
+    when it has been stored, its memory is given back.
+    """
 
     def __init__(self, url: str, found: Found) -> None:
         self.url = url
         self.found = found
+        self.table: SourceMapTable | None = None
         self._scopes: FunctionScopes | None = None
         self._text: ScriptText | None = None
         self._sources: dict[int, Source] = {}
-        self._lines: dict[int, tuple[list[str], list[str]]] = {}
+        self._lines: dict[int, list[str]] = {}
         self._looks: dict[int, int] = {}
         self._decoded = 0
         self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
@@ -72,10 +76,13 @@ class Bundle:
         self._scanned = 0
         self._segments: dict[int, SourceMapTable | None] = {}
 
-    @property
-    def table(self) -> SourceMapTable | None:
-        """The map."""
-        return self.found.table
+    def hold(self) -> None:
+        """Take the map in hand."""
+        self.table = self.found.table
+
+    def release(self) -> None:
+        """Let go of it."""
+        self.table = None
 
     @property
     def has_script(self) -> bool:
@@ -175,13 +182,13 @@ class Bundle:
                 if self._scanned > _MOST_SCANNED:
                     self._source_functions.clear()
                     self._scanned = end - start
-            plain = text is not None and not _OTHER_SYNTAX.search(text)
+            plain = text is not None and not _has_other_syntax(text)
             self._source_functions[source] = SourceFunctions((text or "").encode()) if plain else None
         return self._source_functions[source]
 
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
-        mine = table is self.found.table
+        mine = table is self.table
         known = self._sources.get(index) if mine else None
         if known is not None:
             return known
@@ -205,16 +212,16 @@ class Bundle:
 
         Frames of one line may share the lists.
         """
-        mine = table is self.found.table
+        mine = table is self.table
         known = self._contexts.get((source, line))
         if known is not None and mine:
             return known
-        lines, shown, first = self._lines_around(table, source, line, around)
+        lines, first = self._lines_around(table, source, line, around)
         at = line - first
         if at >= len(lines):
             return None, None, None
         here = lines[at]
-        found = shown[max(0, at - around) : at], here, shown[at + 1 : at + 1 + around]
+        found = _shown(lines[max(0, at - around) : at]), here, _shown(lines[at + 1 : at + 1 + around])
         if len(here) > _LONG:
             return found[0], _cut(here, column), found[2]
         if mine:
@@ -223,16 +230,14 @@ class Bundle:
             self._contexts[source, line] = found
         return found
 
-    def _lines_around(
-        self, table: SourceMapTable, source: int, line: int, around: int
-    ) -> tuple[list[str], list[str], int]:
-        """Return lines of a source, as they are and as they are shown beside another one, and the first's number.
+    def _lines_around(self, table: SourceMapTable, source: int, line: int, around: int) -> tuple[list[str], int]:
+        """Return lines of a source, and the first one's number.
 
         A source is decoded whole as soon as looking for single lines of it has cost as much.
         """
         if table is self.table:
             if (known := self._lines.get(source)) is not None:
-                return *known, 0
+                return known, 0
             start, end = table.contents[source].tolist() if source < len(table.contents) else (0, 0)
             looks = self._looks[source] = self._looks.get(source, 0) + 1
             if end - start <= looks * _LOOK_BYTES:
@@ -241,10 +246,9 @@ class Bundle:
                     self._lines.clear()
                     self._decoded = end - start
                 known = self._lines[source] = _all_lines(table.text[start:end].tobytes())
-                return *known, 0
+                return known, 0
         first = max(0, line - around)
-        lines = sourcemap.source_lines(table, source, first, line + 1 + around - first) or []
-        return lines, [_cut(text, 0) for text in lines], first
+        return sourcemap.source_lines(table, source, first, line + 1 + around - first) or [], first
 
 
 class SourceFunctions:
@@ -271,17 +275,22 @@ class SourceFunctions:
         return [self._names[scope] for scope in found]
 
 
-def _all_lines(content: bytes) -> tuple[list[str], list[str]]:
-    """Return all lines of a source, a JSON string, as they are and as they are shown beside another one."""
+def _has_other_syntax(text: str) -> bool:
+    """Tell whether JavaScript has JSX, or types, as far as two looks tell."""
+    return "@flow" in text or "/>" in text or ("</" in text and _CLOSING_TAG.search(text) is not None)
+
+
+def _all_lines(content: bytes) -> list[str]:
+    """Return all lines of a source, a JSON string."""
     text = json_text(content)
     if text is None:
-        return [], []
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-    lines = text.split("\n") if not _RARE_BREAK.search(text) else _BREAK.split(text)
-    if len(max(lines, key=len)) <= _LONG:
-        return lines, lines
-    return lines, [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
+        return []
+    return _BREAK.split(text) if any(rare in text for rare in _RARE_BREAKS) else text.split("\n")
+
+
+def _shown(lines: list[str]) -> list[str]:
+    """Return lines as they are shown beside another one."""
+    return [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
 
 
 def _cut(line: str, column: int) -> str:

@@ -105,6 +105,7 @@ class JavaScript:
         self._scripts = scripts
         self._around = lines
         self._bundles: OrderedDict[Wanted, Bundle] = OrderedDict()
+        self._held: list[Bundle] = []
         self._asked = 0
         self._unasked = Bundle("", Found(problem=f"not looked for: the crash has more than {_MOST_SCRIPTS} scripts"))
         self._lock = threading.Lock()
@@ -116,19 +117,27 @@ class JavaScript:
         ``details["column_is_0based"]`` says otherwise.
         """
         with self._lock:
-            groups = self._grouped(stacks)
-            for group in groups:
-                if group.table is not None:
-                    _look_up(group, group.table)
-            _name_by_calls([group for group in groups if group.table is not None])
-            for group in groups:
-                if group.table is not None:
-                    _fill(group, group.table, self._around)
-            inlined = {id(g.frames[at]): (g, at) for g in groups for at in g.inlined if g.places[at] is not None}
-            if inlined:
-                for stack in stacks:
-                    stack[:] = [f for frame in stack for f in _expanded(frame, inlined.get(id(frame)), self._around)]
-            return _diagnostics(groups)
+            try:
+                return self._apply(stacks)
+            finally:
+                for bundle in self._held:
+                    bundle.release()
+                self._held.clear()
+
+    def _apply(self, stacks: Sequence[list[Frame]]) -> list[Diagnostic]:
+        groups = self._grouped(stacks)
+        for group in groups:
+            if group.table is not None:
+                _look_up(group, group.table)
+        _name_by_calls([group for group in groups if group.table is not None])
+        for group in groups:
+            if group.table is not None:
+                _fill(group, group.table, self._around)
+        inlined = {id(g.frames[at]): (g, at) for g in groups for at in g.inlined if g.places[at] is not None}
+        if inlined:
+            for stack in stacks:
+                stack[:] = [f for frame in stack for f in _expanded(frame, inlined.get(id(frame)), self._around)]
+        return _diagnostics(groups)
 
     def _grouped(self, stacks: Sequence[list[Frame]]) -> list[_Group]:
         groups: dict[tuple[int, int], _Group] = {}
@@ -178,6 +187,9 @@ class JavaScript:
             if len(self._bundles) > _KEPT:
                 self._bundles.popitem(last=False)
         self._bundles.move_to_end(wanted)
+        if bundle.table is None:
+            bundle.hold()
+            self._held.append(bundle)
         return bundle
 
     def _locate(self, frame: Frame, groups: dict[tuple[int, int], _Group]) -> tuple[_Group, int, int]:

@@ -20,7 +20,7 @@ import numpy as np
 from deadreckon.errors import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["ColumnFormat", "open_columns", "write_columns"]
 
@@ -41,10 +41,19 @@ class ColumnFormat:
     columns: Mapping[str, tuple[str, int]]
 
 
-def write_columns(path: Path, form: ColumnFormat, tables: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    """Write the arrays of dataclasses whole or not at all; other fields are left out. Raises OSError."""
+def write_columns(
+    path: Path,
+    form: ColumnFormat,
+    tables: Mapping[str, Any],
+    info: Mapping[str, Any],
+    pieces: Mapping[str, Sequence[np.ndarray[Any, Any]]] | None = None,
+) -> None:
+    """Write the arrays of dataclasses whole or not at all; other fields are left out. Raises OSError.
+
+    ``pieces`` has columns of one dimension that lie in several arrays, by table and name, to be written in their place.
+    """
     columns: list[list[Any]] = []
-    arrays: list[np.ndarray[Any, Any]] = []
+    arrays: list[Sequence[np.ndarray[Any, Any]]] = []
     offset = 0
     for prefix, table in tables.items():
         for column in fields(table):
@@ -52,9 +61,11 @@ def write_columns(path: Path, form: ColumnFormat, tables: Mapping[str, Any], inf
             if name not in form.columns:
                 continue
             array = np.ascontiguousarray(getattr(table, column.name))
-            columns.append([name, f"{array.dtype.kind}{array.dtype.itemsize}", array.shape, offset])
-            arrays.append(array)
-            offset += -(-array.nbytes // _ALIGN) * _ALIGN
+            its_pieces = (pieces or {}).get(name, [array])
+            shape = (sum(len(each) for each in its_pieces), *array.shape[1:])
+            columns.append([name, f"{array.dtype.kind}{array.dtype.itemsize}", shape, offset])
+            arrays.append(its_pieces)
+            offset += -(-sum(each.nbytes for each in its_pieces) // _ALIGN) * _ALIGN
     header = json.dumps({"info": info, "columns": columns}).encode()
     header += b" " * (-(_HEAD + len(header)) % _ALIGN)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +73,9 @@ def write_columns(path: Path, form: ColumnFormat, tables: Mapping[str, Any], inf
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(form.magic + form.version.to_bytes(4, "little") + len(header).to_bytes(4, "little") + header)
-            for array in arrays:
-                out.write(array.data.cast("B") if array.nbytes else b"")
-                out.write(b"\0" * (-array.nbytes % _ALIGN))
+            for its_pieces in arrays:
+                written = sum(out.write(each.data.cast("B")) for each in its_pieces if each.nbytes)
+                out.write(b"\0" * (-written % _ALIGN))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MapStore", "open_map", "write_map"]
+__all__ = ["KeptMap", "MapStore", "open_map", "write_map"]
 
 _FORMAT = ColumnFormat(
     MAP_MAGIC,
@@ -70,16 +70,18 @@ _FORMAT = ColumnFormat(
 _GAP = 4096
 """Bytes between two texts that are kept rather than cut out; commas and quotes, most of the time."""
 _OPEN = 256
+_MOST_WRITERS = 2
+"""Maps that are stored at once, each of which is in memory meanwhile; whoever parses one more waits."""
 
 
 def write_map(path: Path, table: SourceMapTable, info: Mapping[str, Any] | None = None) -> None:
     """Write a table whole or not at all, with more to note of it. Raises OSError where the disk doesn't take it."""
     functions, scopes = sourcemap.functions(table), sourcemap.scopes(table)
     sourcemap.all_lines(table)
-    kept = _cut(table)
+    kept, pieces = _cut(table)
     assert kept.source_lines is not None
     tables = {"map": kept, "function": functions, "scope": scopes, "line": kept.source_lines}
-    write_columns(path, _FORMAT, tables, {**kept.info, **(info or {})})
+    write_columns(path, _FORMAT, tables, {**kept.info, **(info or {})}, {"map.text": pieces})
 
 
 def open_map(path: Path) -> SourceMapTable:
@@ -118,8 +120,11 @@ def _ascends(first: NDArray[np.uint32], rows: int, end: int, *, least: int) -> b
     )
 
 
-def _cut(table: SourceMapTable) -> SourceMapTable:
-    """Return the table with a text that has only what its spans point to; mappings are most of the rest."""
+def _cut(table: SourceMapTable) -> tuple[SourceMapTable, list[NDArray[np.uint8]]]:
+    """Return the table for a text that has only what its spans point to, and the pieces that make that text.
+
+    Mappings are most of the rest. ``text`` itself stays as it is.
+    """
     assert table.source_lines is not None
     extra = table.info["extra"]
     others = np.array(list(extra.values()), np.uint32).reshape(-1, 2)
@@ -145,13 +150,12 @@ def _cut(table: SourceMapTable) -> SourceMapTable:
 
     others = spanned(others)
     pieces = [table.text[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-    return replace(
+    cut = replace(
         table,
         sources=spanned(table.sources),
         roots=spanned(table.roots),
         contents=spanned(table.contents),
         names=spanned(table.names),
-        text=np.concatenate(pieces) if pieces else np.zeros(0, np.uint8),
         info={
             **table.info,
             "functions": [],
@@ -161,11 +165,25 @@ def _cut(table: SourceMapTable) -> SourceMapTable:
         source_lines=replace(table.source_lines, starts=moved(table.source_lines.starts)),
         decoded={},
     )
+    return cut, pieces
+
+
+class KeptMap:
+    """A source map at hand: ``table`` is the parsed one until that is stored, then the stored file's, with the same.
+
+    Who uses a table more than once holds on to the one; where texts lie differs.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: SourceMapTable) -> None:
+        self.table = table
 
 
 class MapStore:
     """Source maps by content, parsed once for all processes. Safe to use from several threads and processes.
 
+    A map is at hand as soon as it is parsed; a thread stores it meanwhile, since writing it takes longer than parsing.
     A store that can't be written to costs time only. Tables of maps on disk are found without reading those again.
     """
 
@@ -174,15 +192,17 @@ class MapStore:
         self.root = Path(store_path(config)) / "maps" / f"v{TABLE_VERSION}"
         self._limits: MapLimits = config.maps
         self._note = note
-        self._open: OrderedDict[str, tuple[SourceMapTable, float]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[KeptMap, float]] = OrderedDict()
         self._lock = threading.Lock()
+        self._writers: list[threading.Thread] = []
 
-    def read(self, data: bytes | bytearray | memoryview | mmap.mmap) -> SourceMapTable:
-        """Return the table of a map's bytes. Raises Malformed, LimitExceeded."""
-        return self._read(data)[0]
+    def read(self, data: bytes | bytearray | memoryview) -> KeptMap:
+        """Return the map of these bytes. Raises Malformed, LimitExceeded."""
+        target = self._place(_digest(data))
+        return self._opened(target) or self._parsed(memoryview(data), target, target)
 
-    def open(self, path: str | os.PathLike[str]) -> SourceMapTable:
-        """Return the table of a map on disk. Raises Malformed, LimitExceeded, SourceUnavailable."""
+    def open(self, path: str | os.PathLike[str]) -> KeptMap:
+        """Return a map on disk. Raises Malformed, LimitExceeded, SourceUnavailable."""
         try:
             real = os.path.realpath(path)
             stat = os.stat(real)
@@ -195,60 +215,101 @@ class MapStore:
             if stat.st_size == 0:
                 raise Malformed("source map", offset=0, expected="an object", got="an empty file")
             with open(real, "rb") as file:
-                table, stored = self._read(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as e:
             raise SourceUnavailable(f"{path}: {e.strerror}") from e
         except ValueError as e:  # A NUL byte in the path.
             raise SourceUnavailable(f"{path!r}: {e}") from e
-        if stored is not None:
-            with contextlib.suppress(OSError):
-                place(stored, target)
+        return self._parsed(data, target, None)
+
+    def flush(self) -> None:
+        """Wait until everything is stored."""
+        with self._lock:
+            waiting = list(self._writers)
+        for thread in waiting:
+            thread.join()
+
+    def _parsed(self, data: memoryview, target: Path, content: Path | None) -> KeptMap:
+        """Parse a map that is asked for by ``target``, and store it there; ``content`` is the place by its digest."""
+        table = sourcemap.read(data, self._limits)
+        found = KeptMap(table)
+        work = threading.Thread(
+            target=self._store, args=(found, table, data, target, content), name="deadreckon-maps", daemon=False
+        )
+        with self._lock:
+            if (known := self._open.get(target.name)) is not None:
+                return known[0]  # Another thread's, meanwhile.
+            self._remember(target, found)
+            before = self._writers = [thread for thread in self._writers if thread.is_alive()]
+            try:
+                work.start()
+            except RuntimeError:  # The system has no more threads, or the interpreter is ending.
+                started = False
+            else:
+                started = True
+                self._writers = [*before, work]
+        if not started:
+            work.run()
+        elif len(before) >= _MOST_WRITERS:
+            before[0].join()
+        return found
+
+    def _store(
+        self, found: KeptMap, table: SourceMapTable, data: memoryview, target: Path, content: Path | None
+    ) -> None:
+        """Write a table; the map at hand is then what was written."""
+        # What is in memory serves this process where there is no room for it.
+        with contextlib.suppress(OSError, MemoryError):
+            content = content or self._place(_digest(data))
+            if _mapped(content) is None:
+                write_map(content, table)
+                self._noted(content)
+            if content != target:
+                place(content, target)
                 self._noted(target)
-        return table
+            found.table = _mapped(target) or table
 
     def _noted(self, path: Path) -> None:
         if self._note is not None:
             self._note(path)
 
-    def _read(self, data: bytes | bytearray | memoryview | mmap.mmap) -> tuple[SourceMapTable, Path | None]:
-        """Return the table, and the file that it is stored in if it is."""
-        target = self._place(_digest(data))
-        if (found := self._opened(target)) is not None:
-            return found, target
-        view = memoryview(data)
-        table = sourcemap.read(view, self._limits)
-        try:
-            write_map(target, table)
-        except OSError:
-            return table, None
-        self._noted(target)
-        return self._opened(target) or table, target
-
     def _place(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.table"
 
-    def _opened(self, path: Path) -> SourceMapTable | None:
-        name, now = path.name, time.monotonic()
+    def _opened(self, path: Path) -> KeptMap | None:
+        name = path.name
         with self._lock:
             found, touched = self._open.get(name, (None, 0.0))
             if found is not None:
                 self._open.move_to_end(name)
-                if now - touched < TOUCH_SECONDS:
+                if time.monotonic() - touched < TOUCH_SECONDS:
                     return found
-        try:
-            found = open_map(path) if found is None else found
-            touch(str(path))
-        except OSError:
-            return None
-        except Malformed:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            return None
+        if found is None:
+            table = _mapped(path)
+            if table is None:
+                return None
+            found = KeptMap(table)
+        touch(str(path))
         with self._lock:
-            self._open[name] = found, now
-            while len(self._open) > _OPEN:
-                self._open.popitem(last=False)
+            self._remember(path, found)
         return found
+
+    def _remember(self, path: Path, found: KeptMap) -> None:
+        self._open[path.name] = found, time.monotonic()
+        while len(self._open) > _OPEN:
+            self._open.popitem(last=False)
+
+
+def _mapped(path: Path) -> SourceMapTable | None:
+    """Map a stored table, None where there is none; a damaged one is removed."""
+    try:
+        return open_map(path)
+    except OSError:
+        return None
+    except Malformed:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return None
 
 
 def _digest(data: Any) -> str:

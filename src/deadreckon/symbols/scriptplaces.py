@@ -107,7 +107,7 @@ class _DiskFile:
 
 
 class DirectoryPlace:
-    """Scripts and maps in a directory, or one file of them; the directory is read when first asked.
+    """Scripts and maps in a directory, or one file of them; names and ids are read when first asked for.
 
     A file is the URL's where its path in the directory ends the URL's path, or the other way round. Of several the one
     that has the most of it counts; where two have equally much, neither does.
@@ -118,12 +118,12 @@ class DirectoryPlace:
         self._limit = config.maps.max_bytes
         self._max_files = config.symbols.max_scan_files
         self._lock = threading.Lock()
+        self._names: dict[tuple[str, str], list[str]] | None = None
         self._ids: dict[tuple[str, str], str] | None = None
-        self._names: dict[tuple[str, str], list[str]] = {}
 
     def by_id(self, kind: str, ident: str) -> File | None:
         """Return a script or a map by a debug id (canonical) or a chunk id."""
-        path = self._read()[0].get((kind, ident))
+        path = self._by_ids().get((kind, ident))
         return _DiskFile(path, {}, self._limit) if path is not None else None
 
     def by_url(self, kind: str, url: str) -> File | None:
@@ -136,7 +136,7 @@ class DirectoryPlace:
             return None
         best: list[str] = []
         most = (0, 0)
-        for path in self._read()[1].get((kind, parts[-1].lower()), ()):
+        for path in self._by_names().get((kind, parts[-1].lower()), ()):
             inside = _parts(os.path.relpath(path, self.path)) if path != self.path else [os.path.basename(path)]
             same = _common_end(parts, inside)
             fit = same, -abs(len(parts) - len(inside))
@@ -145,16 +145,23 @@ class DirectoryPlace:
             best, most = ([*best, path] if fit == most else [path]), fit
         return _DiskFile(best[0], {}, self._limit) if len(best) == 1 else None
 
-    def _read(self) -> tuple[dict[tuple[str, str], str], dict[tuple[str, str], list[str]]]:
+    def _by_names(self) -> dict[tuple[str, str], list[str]]:
         with self._lock:
-            if self._ids is None:
-                ids: dict[tuple[str, str], str] = {}
+            if self._names is None:
+                self._names = {}
                 for path, kind in islice(self._files(), self._max_files):
                     self._names.setdefault((kind, os.path.basename(path).lower()), []).append(path)
+            return self._names
+
+    def _by_ids(self) -> dict[tuple[str, str], str]:
+        names = self._by_names()
+        with self._lock:
+            if self._ids is None:
+                self._ids = {}
+                for path, kind in sorted((path, kind) for (kind, _), paths in names.items() for path in paths):
                     for ident in _ids_of(path, kind, self._limit):
-                        ids.setdefault((kind, ident), path)
-                self._ids = ids
-            return self._ids, self._names
+                        self._ids.setdefault((kind, ident), path)
+            return self._ids
 
     def _files(self) -> Iterator[tuple[str, str]]:
         if not os.path.isdir(self.path):

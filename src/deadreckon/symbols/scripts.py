@@ -21,6 +21,7 @@ from deadreckon.objects import sourcemap
 from deadreckon.objects.artifactbundle import MAP, SCRIPT
 from deadreckon.objects.jspaths import joined
 from deadreckon.objects.sourcemap import comments
+from deadreckon.symbols.maps import KeptMap
 from deadreckon.symbols.scriptplaces import canonical
 
 if TYPE_CHECKING:
@@ -60,12 +61,17 @@ class Found:
 
     script: bytes | None = None
     script_name: str | None = None
-    table: SourceMapTable | None = None
+    map: KeptMap | None = None
     map_name: str | None = None
     key: str | None = None
     state: str = "no_map"
     problem: str | None = None
     tried: list[str] = field(default_factory=list)
+
+    @property
+    def table(self) -> SourceMapTable | None:
+        """The map's table. It changes once, to one with the same content, when it has been stored."""
+        return self.map.table if self.map is not None else None
 
     def note(self, what: str) -> None:
         """Add to what was looked for."""
@@ -117,17 +123,17 @@ class Scripts:
         """Return a script or a map by URL, from the first place that has it."""
         return next((file for place in self._places if (file := place.by_url(kind, url)) is not None), None)
 
-    def imported(self, debug_id: str) -> SourceMapTable | None:
+    def imported(self, debug_id: str) -> KeptMap | None:
         """Return the map of a debug id that was imported into the store."""
         found = self._store.imported(debug_id) if self._store is not None else []
-        return next((file.map for file in found if file.map is not None), None)
+        return next((KeptMap(file.map) for file in found if file.map is not None), None)
 
-    def table(self, file: File) -> SourceMapTable:
-        """Return the table of a map. Raises Malformed, LimitExceeded, SourceUnavailable."""
+    def map(self, file: File) -> KeptMap:
+        """Return what a file has. Raises Malformed, LimitExceeded, SourceUnavailable."""
         return self._maps.open(file.path) if file.path is not None else self._maps.read(file.read())
 
-    def embedded(self, url: str) -> SourceMapTable:
-        """Return the table of the map in a ``data:`` URL. Raises Malformed, LimitExceeded."""
+    def embedded(self, url: str) -> KeptMap:
+        """Return the map in a ``data:`` URL. Raises Malformed, LimitExceeded."""
         return self._maps.read(sourcemap.from_data_url(url, self._limit))
 
 
@@ -178,10 +184,10 @@ class _Search:
         file = self.scripts.by_id(MAP, ident)
         if file is not None:
             return self._take(key, file, trusted=True)
-        table = self.scripts.imported(ident) if key == "debug_id" else None
-        if table is not None:
-            self._accept(key, table, f"the store, debug id {ident}")
-        return table is not None
+        kept = self.scripts.imported(ident) if key == "debug_id" else None
+        if kept is not None:
+            self._accept(key, kept, f"the store, debug id {ident}")
+        return kept is not None
 
     def _by_reference(self, key: str, reference: str, script: File | None) -> bool:
         """Look where the script says that its map is; relative to the script's URL, and to where its file lies."""
@@ -191,7 +197,7 @@ class _Search:
                 self._accept("data_url", self.scripts.embedded(reference), "data URL")
             except DeadreckonError as e:
                 self._refuse("bad_map", f"data URL: {e}")
-            return self.found.table is not None
+            return self.found.map is not None
         if script is not None and script.path is not None:
             beside = os.path.normpath(joined(script.path, reference.partition("#")[0].partition("?")[0]))
             if (file := self.scripts.by_url(MAP, beside)) is not None and file.path == beside:
@@ -207,20 +213,20 @@ class _Search:
     def _take(self, key: str, file: File, *, trusted: bool = False) -> bool:
         """Use a map unless it can't be read or is another build's; one that was found by id need not be compared."""
         try:
-            table = self.scripts.table(file)
+            kept = self.scripts.map(file)
         except (Malformed, LimitExceeded, SourceUnavailable) as e:
             self._refuse("bad_map", f"{file.name}: {e}")
             return False
-        theirs = table.info.get("debug_id") or canonical(file.headers.get("debug-id"))
+        theirs = kept.table.info.get("debug_id") or canonical(file.headers.get("debug-id"))
         if not trusted and self.debug_id and theirs and theirs != self.debug_id:
             self._refuse("mismatch", f"{file.name}: debug id {theirs}, not {self.debug_id}")
             return False
-        self._accept(key, table, file.name)
+        self._accept(key, kept, file.name)
         return True
 
-    def _accept(self, key: str, table: SourceMapTable, name: str) -> None:
+    def _accept(self, key: str, kept: KeptMap, name: str) -> None:
         found = self.found
-        found.table, found.key, found.map_name, found.state, found.problem = table, key, name, "found", None
+        found.map, found.key, found.map_name, found.state, found.problem = kept, key, name, "found", None
 
     def _refuse(self, state: str, problem: str) -> None:
         # The first refusal is of the likeliest map.

@@ -7,7 +7,9 @@ things there, so the last occurrence anywhere is the second best, and the result
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Comments", "read", "wasm_url"]
 
-_LINE_BREAK = re.compile(rb"\r\n|\n|\r|\xe2\x80[\xa8\xa9]")
+_SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]")
 _LINK = re.compile(rb"[@#]\s*sourceMappingURL=(\S*?)\s*", re.ASCII)
 _ANYWHERE = re.compile(rb"/[/*][@#]\s*sourceMappingURL=([^\s'\"`*]+)")
 _FIELD = re.compile(rb"\s*//[@#]\s*(debugId|chunkId|sourceURL)=(\S+)\s*", re.ASCII)
@@ -26,6 +28,7 @@ _QUOTES = (b'"', b"'", b"`", b"*/")
 _MAX_COMMENTS = 10_000
 _MAX_LINE = 4096
 _BLANK = b" \t\x0b\x0c\xa0"
+_BLANKS = re.compile(rb"[ \t\x0b\x0c\xa0]*")
 
 
 @dataclass(slots=True)
@@ -46,10 +49,8 @@ def read(code: bytes | memoryview | mmap.mmap) -> Comments:
     found.unambiguous = found.map_url is not None
     if found.map_url is None:
         found.map_url = _last(data)
-    for number, line in enumerate(_lines_from_end(data)):
-        if number >= _IDS_WITHIN:
-            break
-        match = _FIELD.fullmatch(line) if len(line) <= _MAX_LINE else None
+    for start, end in islice(_lines_from_end(data), _IDS_WITHIN):
+        match = _FIELD.fullmatch(data, start, end) if end - start <= _MAX_LINE else None
         if match is None:
             continue
         text = match[2].decode("utf-8", "replace")
@@ -62,29 +63,34 @@ def read(code: bytes | memoryview | mmap.mmap) -> Comments:
     return found
 
 
-def _lines_from_end(data: bytes | mmap.mmap) -> Iterator[bytes]:
-    """Yield lines, the last one first, without looking at more of the file than that."""
+def _lines_from_end(data: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Yield where lines begin and end, the last one first, without looking at more of the file than that."""
     end = len(data)
     while True:
-        start = max(data.rfind(b"\n", 0, end), data.rfind(b"\r", 0, end))
-        line = data[start + 1 : end]
-        # Separators of three bytes are looked for in the line only: few files have any.
-        if b"\xe2\x80\xa8" in line or b"\xe2\x80\xa9" in line:
-            yield from reversed(_LINE_BREAK.split(line))
-        else:
-            yield line
-        if start < 0:
+        start = data.rfind(b"\n", 0, end) + 1
+        start = max(start, data.rfind(b"\r", start, end) + 1)
+        # Separators of three bytes are looked for in the line only: few files have any, nor their first byte.
+        if data.rfind(b"\xe2", start, end) >= 0:
+            breaks = deque(_SEPARATOR.finditer(data, start, end), _MAX_COMMENTS + 1)
+            for found in reversed(breaks):
+                yield found.end(), end
+                end = found.start()
+        yield start, end
+        if start == 0:
             return
-        end = start - 1 if data[start - 1 : start + 1] == b"\r\n" else start
+        end = start - 2 if data[start - 2 : start] == b"\r\n" else start - 1
 
 
 def _by_walk(data: bytes | mmap.mmap) -> str | None:
     """Walk lines from the end while they are blank or a ``//`` comment (JavaScriptExtractSourceMapURL)."""
-    for number, line in enumerate(_lines_from_end(data)):
-        text = line.strip(_BLANK)
-        if not text:
+    for number, (start, end) in enumerate(_lines_from_end(data)):
+        begin = _BLANKS.match(data, start, end).end()  # type: ignore[union-attr]  # It matches nothing, too.
+        if begin == end:
             continue
-        if number >= _MAX_COMMENTS or not text.startswith(b"//") or any(quote in text for quote in _QUOTES):
+        if number >= _MAX_COMMENTS or data[begin : min(end, begin + 2)] != b"//":
+            return None
+        text = data[begin:end].rstrip(_BLANK)
+        if any(quote in text for quote in _QUOTES):
             return None
         match = _LINK.fullmatch(text, 2)
         if match is not None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from deadreckon.kernels.jsonparts import line_starts
+from deadreckon.kernels.lines import in_strings
 from deadreckon.model.tables import LineTable, json_text
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from deadreckon.model.tables import SourceMapTable
@@ -54,18 +53,12 @@ def _starts(table: SourceMapTable, source: int) -> NDArray[np.uint32] | None:
     if found is None:
         if len(kept) >= _KEPT:
             kept.clear()
-        found = kept[source] = line_starts(table.text, start, end)
+        found = kept[source] = in_strings(table.text, table.contents[source : source + 1])[1]
     return found
 
 
 def all_lines(table: SourceMapTable) -> LineTable:
     """Return where the lines of every source begin; for a table that is to be stored."""
     if table.source_lines is None:
-        found = [
-            line_starts(table.text, start, end) if end > start else np.zeros(0, np.uint32)
-            for start, end in table.contents.tolist()
-        ]
-        first = np.zeros(len(found) + 1, np.uint32)
-        np.cumsum([len(each) for each in found], out=first[1:])
-        table.source_lines = LineTable(first, np.concatenate(found) if found else np.zeros(0, np.uint32))
+        table.source_lines = LineTable(*in_strings(table.text, table.contents))
     return table.source_lines
