@@ -1,4 +1,4 @@
-"""Source maps: parsing, look-ups in a batch and opening a stored map, against symbolic and JavaScript's libraries.
+"""Source maps: parsing, look-ups in a batch, opening a stored map, memory; against symbolic and JavaScript's libraries.
 
 Answers are compared first. Then all are timed in turns on the same bytes, so that what else the machine does falls on
 all alike. Maps are files, made ones, or (``--packages``, ``--peers``) taken from packages of npm's registry
@@ -82,6 +82,37 @@ if (answers) fs.writeFileSync(answers, JSON.stringify(lines.map((l, i) => look(l
 console.log(JSON.stringify([ready - start, done - ready]));
 """
 PEERS = ("trace-mapping", "source-map", "node")
+GROWTH = """
+import sys
+import numpy as np
+from deadreckon.kernels.positions import look_up
+from deadreckon.objects import sourcemap
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+with open(sys.argv[1], "rb") as file:
+    data = file.read()
+small = sourcemap.read(b'{"version":3,"sources":["a"],"mappings":"AAAA"}')
+look_up(small, np.zeros(1, np.int64), np.zeros(1, np.int64))
+before = resident()
+table = sourcemap.read(data)
+look_up(table, np.zeros(1, np.int64), np.zeros(1, np.int64))
+print(resident() - before)
+"""
+"""Prints by how many KiB a process grows that parses a map; what the first map of all costs is not counted."""
+NODE_GROWTH = """
+import fs from "node:fs";
+import { createRequire } from "node:module";
+const [root, file] = process.argv.slice(2);
+const { TraceMap, traceSegment } = createRequire(root + "/")("@jridgewell/trace-mapping");
+const text = fs.readFileSync(file, "utf8");
+traceSegment(new TraceMap('{"version":3,"sources":["a"],"names":[],"mappings":"AAAA"}'), 0, 0);
+gc();
+const before = process.memoryUsage.rss();
+const map = new TraceMap(text);
+traceSegment(map, 0, 0);
+gc();
+console.log((process.memoryUsage.rss() - before) >> 10, map.sources.length);
+"""
 
 
 def main() -> int:
@@ -151,6 +182,12 @@ def _summary(results: dict[str, Any]) -> Result:
     ratio = float(largest["parsing_to_opening"])
     text = f"a stored map of {largest['bytes'] >> 20} MB opened and asked, beside parsing it"
     answers.append(Answer(text, ratio, ratio, ratio, wanted=100.0))
+    if all("growth_kb" in r for r in results.values()):
+        ours, theirs = (sum(r["growth_kb"][i] for r in results.values()) for i in (0, 1))
+        each = [float(f"{max(1, r['growth_kb'][0]) / max(1, r['growth_kb'][1]):.3g}") for r in results.values()]
+        text = "resident memory that a parsed map takes, sum of all maps, beside trace-mapping"
+        growth = Answer(text, float(f"{ours / theirs:.3g}"), min(each), max(each), "times", wanted=0.333, at_most=True)
+        answers.append(growth)
     notes = [
         f"{name}: {r['bytes']:,} bytes, {r['segments']:,} segments, parsed in {r['parse_ms']['deadreckon']:.1f} ms, "
         f"opened in {r['open_and_answer_ms']:.2f} ms."
@@ -227,6 +264,16 @@ class _Run:
         times: list[float] = json.loads(done.stdout)
         return times
 
+    def growth(self) -> list[int]:
+        """Return by how many KiB a process of ours, and one with trace-mapping, grows while it parses the map."""
+        (self.scratch / "growth.mjs").write_text(NODE_GROWTH)
+        commands = (
+            [sys.executable, "-c", GROWTH, str(self.path)],
+            ["node", "--expose-gc", str(self.scratch / "growth.mjs"), str(self.node), str(self.path)],
+        )
+        done = [subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands]
+        return [int(said.split()[0]) for said in done]
+
     def time(self, rounds: int) -> dict[str, Any]:
         """Return milliseconds of all, the best of so many rounds, and ratios of each round's."""
         parse: dict[str, list[float]] = {}
@@ -270,6 +317,7 @@ class _Run:
             "look_up_ratios": _ratios(look),
             "write_ms": round(written * 1e3, 1),
             "open_and_answer_ms": round(statistics.median(opening), 3),
+            **({"growth_kb": self.growth()} if self.node is not None else {}),
             "parsing_to_opening": round(statistics.median(parse["deadreckon"]) / statistics.median(opening)),
         }
 

@@ -15,7 +15,7 @@ from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.objects import sourcemap
 from deadreckon.reports.javascript import parse_stack
 from deadreckon.symbolicate.javascript import JavaScript, is_mappable
-from deadreckon.symbols.maps import KeptMap
+from deadreckon.symbols.maps import KeptMap, open_map, write_map
 from deadreckon.symbols.scripts import Found
 from synth.sourcemap import function_map, source_map
 
@@ -136,6 +136,37 @@ def test_no_context_is_no_loss() -> None:
     short = source_map([(0, 0, 0, 99, 0)], sources=["a.js"], sourcesContent=["one\ntwo"])
     frames, _ = applied(f"    at f ({URL}:1:1)", {"app.js": found(short)})
     assert (frames[0].lineno, frames[0].context_line) == (100, None)
+
+
+def test_a_clients_context_is_that_of_the_script() -> None:
+    """Sentry's clients send the bundle's lines: at the original place they would be of another file."""
+    (frame,) = parse_stack(f"    at f ({URL}:1:1)")
+    sent = {"context_line": "minified()", "pre_context": ["before"], "post_context": ["after"]}
+    bare = source_map([(0, 0, 0, 1, 0)], sources=["a.js"])
+    for data in (bare, MAP):
+        frames, _ = applied([msgspec.structs.replace(frame, **sent)], {"app.js": found(data)})
+        told = frames[0].pre_context, frames[0].context_line, frames[0].post_context
+        assert told == (
+            (None, None, None) if data is bare else (["// greet"], "function start(render) {", ["  throw render(1);"])
+        )
+    frames, _ = applied([msgspec.structs.replace(frame, **sent)], {"app.js": found(None)})
+    assert frames[0].context_line == "minified()"
+
+
+def test_a_map_that_has_been_stored_meanwhile(tmp_path: Path) -> None:
+    """Its texts lie elsewhere then; what was worked out before still holds."""
+    kept = found(MAP, SCRIPT)
+    assert kept.map is not None
+    scripts: Scripts = Shelf({"app.js": kept})  # type: ignore[assignment]
+    mapper = JavaScript(scripts, 1)
+    told = []
+    for _ in range(2):
+        frames = [msgspec.structs.replace(f) for f in parse_stack(STACK)]
+        assert mapper.apply([frames]) == []
+        told.append(msgspec.to_builtins(frames))
+        write_map(tmp_path / "a.table", kept.map.table)
+        kept.map.table = open_map(tmp_path / "a.table")
+    assert told[0] == told[1]
 
 
 def test_long_lines_are_cut_around_the_column() -> None:

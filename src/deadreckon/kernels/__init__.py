@@ -16,6 +16,7 @@ MODULES = (
     "tokens",
     "marks",
     "jsonparts",
+    "lines",
     "alignment",
     "pe",
     "decode",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deadreckon.objects.jsscopes import FunctionScopes, Name
     from deadreckon.symbols.scripts import Found
 
-__all__ = ["Bundle", "Source"]
+__all__ = ["Bundle", "Context", "Source", "only_line"]
 
 _BREAK = re.compile("\r\n|[\n\r\u2028\u2029]")
 _RARE_BREAKS = ("\r", "\u2028", "\u2029")
@@ -35,10 +35,14 @@ _MOST_DECODED = 64 << 20
 _LONG, _SHOWN, _BEFORE, _NEAR = 150, 140, 60, 5
 """Of a line longer than this so many characters are shown, from so many before the column on; ends so near are kept."""
 _CUT = "{snip}"
+Context = tuple[list[str] | None, str | None, list[str] | None]
+"""The lines before a position, its own and those after it; three times None where the map has no source."""
+_NO_CONTEXT: Context = (None, None, None)
 _PLAIN = (".js", ".mjs", ".cjs")
 _CLOSING_TAG = re.compile("</[A-Za-z>]")
-_ENDS = np.frombuffer(b"})],;", np.uint8)
-"""What ends or parts expressions."""
+_BEGINS = np.ones(256, np.bool_)
+_BEGINS[: ord(" ") + 1] = _BEGINS[np.frombuffer(b"})],;", np.uint8)] = False
+"""Bytes that an expression can begin with: neither blanks nor what ends or parts expressions."""
 _MOST_SOURCE, _MOST_SCANNED = 1 << 20, 16 << 20
 """Bytes of a source whose functions are looked for, and of all whose functions are kept."""
 
@@ -51,6 +55,9 @@ class Source:
     filename: str | None
     abs_path: str | None
     in_app: bool
+
+
+_NO_SOURCE = Source(None, None, None, in_app=False)
 
 
 class Bundle:
@@ -70,7 +77,10 @@ class Bundle:
         self._lines: dict[int, list[str]] = {}
         self._looks: dict[int, int] = {}
         self._decoded = 0
-        self._contexts: dict[tuple[int, int], tuple[list[str], str, list[str]]] = {}
+        self._contexts: dict[int, Context] = {}
+        """By source and line, of lines that are shown whole."""
+        self._long: dict[int, Context] = {}
+        """Of those that are cut around a column, here still whole."""
         self._names: dict[int, Name | None] = {}
         self._source_functions: dict[int, SourceFunctions | None] = {}
         self._scanned = 0
@@ -116,15 +126,13 @@ class Bundle:
                 self._segments[number] = None
         return self._segments[number]
 
-    def names(self, lines: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[bool, Name | None]]:
-        """Return, by the script's text, whether each position is in a function, and that one's name if it has one."""
-        found = self.scopes.around(lines, columns).tolist()
+    def names(self, scopes: Sequence[int]) -> list[Name | None]:
+        """Return the names that the script's text has for functions, None for one that has none, and for -1."""
         known = self._names
-        wanted = {scope for scope in found if scope >= 0 and scope not in known}
+        wanted = [scope for scope in scopes if scope >= 0 and scope not in known]
         if wanted:
-            names = self.scopes.names(sorted(wanted), self.table)
-            known.update(names)
-        return [(scope >= 0, known.get(scope)) for scope in found]
+            known.update(self.scopes.names(wanted, self.table))
+        return [known.get(scope) for scope in scopes]
 
     def called(self, lines: Sequence[int], columns: Sequence[int], here: Sequence[int]) -> list[str | None]:
         """Return the original name of what is called at each position, as far as the map has one there.
@@ -141,29 +149,31 @@ class Bundle:
         names = np.where(before == NO_NAME, -1, np.array(here, np.int64))
         moved = np.flatnonzero(before >= 0)
         names[moved] = positions.look_up(table, at[moved], before[moved]).place[:, 3]
-        return [table.name(name) or None for name in names.tolist()]
+        texts = {name: table.name(name) or None for name in set(names.tolist())}
+        return [texts[name] for name in names.tolist()]
 
     def source_names(
-        self, lines: NDArray[np.int64], columns: NDArray[np.int64], found: positions.Positions
+        self, columns: NDArray[np.int64], scopes: NDArray[np.int32], found: positions.Positions
     ) -> list[str | None]:
         """Return the functions' names that the sources themselves have around positions, as far as they tell.
 
         A minifier drops the names of function expressions and turns one function into several; what is written in the
-        source stays. Only plain JavaScript is read: types and tags look like other things to the scanner. ``found`` is
-        what the map has of the positions. A segment further left may be of another function, and one for a statement,
-        which has the blanks before it, of what is around its functions: then nothing is said.
+        source stays. Only plain JavaScript is read: types and tags look like other things to the scanner. ``scopes``
+        are the functions of the script around the positions, ``found`` what the map has of them. A segment further left
+        may be of another function, and one for a statement, which has the blanks before it, of what is around its
+        functions: then nothing is said.
         """
         table = self.table
         assert table is not None
-        around = self.scopes.around(lines, columns)
         answered = found.segment >= 0
         at = table.column[np.where(answered, found.segment, 0)]
-        known = answered & (around >= 0) & (at == columns)
-        names: list[str | None] = [None] * len(lines)
+        known = np.flatnonzero(answered & (scopes >= 0) & (at == columns))
+        names: list[str | None] = [None] * len(columns)
         places = found.place
-        for source in np.unique(places[known, 0]).tolist():
-            mine = np.flatnonzero(known & (places[:, 0] == source))
-            functions = self._functions(source)
+        known = known[np.argsort(places[known, 0], kind="stable")]
+        its_sources = places[known, 0]
+        for mine in np.split(known, np.flatnonzero(its_sources[1:] != its_sources[:-1]) + 1):
+            functions = self._functions(int(places[mine[0], 0])) if len(mine) else None
             if functions is not None:
                 said = functions.names_at(places[mine, 1].astype(np.int64), places[mine, 2].astype(np.int64))
                 for i, name in zip(mine.tolist(), said, strict=True):
@@ -186,6 +196,12 @@ class Bundle:
             self._source_functions[source] = SourceFunctions((text or "").encode()) if plain else None
         return self._source_functions[source]
 
+    def sources(self, table: SourceMapTable, indices: NDArray[np.int32]) -> list[Source]:
+        """Return sources of the map, or of a segment's; below 0 is none."""
+        which, of = np.unique(indices, return_inverse=True)
+        found = [self.source(table, index) if index >= 0 else _NO_SOURCE for index in which.tolist()]
+        return [found[i] for i in of.tolist()]
+
     def source(self, table: SourceMapTable, index: int) -> Source:
         """Return a source of the map (or of a segment's, which is not kept)."""
         mine = table is self.table
@@ -205,30 +221,40 @@ class Bundle:
             self._sources[index] = source
         return source
 
-    def context(
-        self, table: SourceMapTable, source: int, line: int, column: int, around: int
-    ) -> tuple[list[str] | None, str | None, list[str] | None]:
+    def contexts(self, table: SourceMapTable, place: NDArray[np.int32], around: int) -> list[Context]:
+        """Return what ``context`` does of positions: i32[n, 4] source, line, column, name; of no source if below 0."""
+        known = self._contexts if table is self.table else {}
+        # At most 2^31 sources of at most 2^31 lines each.
+        keys = (place[:, 0].astype(np.int64) << 32 | place[:, 1]).tolist()
+        found = [known.get(key) for key in keys]
+        for at, context in enumerate(found):
+            if context is None:
+                source, line, column, _ = place[at].tolist()
+                found[at] = self.context(table, source, line, column, around) if source >= 0 else _NO_CONTEXT
+        return found  # type: ignore[return-value]  # All are there now.
+
+    def context(self, table: SourceMapTable, source: int, line: int, column: int, around: int) -> Context:
         """Return the lines before, at and after an original position, long ones cut; three times None without them.
 
         Frames of one line may share the lists.
         """
         mine = table is self.table
-        known = self._contexts.get((source, line))
-        if known is not None and mine:
-            return known
-        lines, first = self._lines_around(table, source, line, around)
-        at = line - first
-        if at >= len(lines):
-            return None, None, None
-        here = lines[at]
-        found = _shown(lines[max(0, at - around) : at]), here, _shown(lines[at + 1 : at + 1 + around])
-        if len(here) > _LONG:
-            return found[0], _cut(here, column), found[2]
-        if mine:
-            if len(self._contexts) >= _KEPT:
-                self._contexts.clear()
-            self._contexts[source, line] = found
-        return found
+        key = source << 32 | line
+        found = (self._contexts.get(key) or self._long.get(key)) if mine else None
+        if found is None:
+            lines, first = self._lines_around(table, source, line, around)
+            at = line - first
+            if at >= len(lines):
+                return _NO_CONTEXT
+            found = _shown(lines[max(0, at - around) : at]), lines[at], _shown(lines[at + 1 : at + 1 + around])
+            if mine:
+                if len(self._contexts) + len(self._long) >= _KEPT:
+                    self._contexts.clear()
+                    self._long.clear()
+                kept = self._long if len(lines[at]) > _LONG else self._contexts
+                kept[key] = found
+        before, here, after = found
+        return found if here is None or len(here) <= _LONG else (before, _cut(here, column), after)
 
     def _lines_around(self, table: SourceMapTable, source: int, line: int, around: int) -> tuple[list[str], int]:
         """Return lines of a source, and the first one's number.
@@ -267,7 +293,7 @@ class SourceFunctions:
         places = self._text.offsets(lines, columns)
         inside = (places >= 0) & (places < len(text))
         there = text[np.where(inside, places, 0)] if len(text) else np.zeros(len(places), np.uint8)
-        calls = inside & (there > ord(" ")) & ~np.isin(there, _ENDS)
+        calls = inside & _BEGINS[there]
         found = np.where(calls, self._scopes.around(lines, columns), -1).tolist()
         for scope in {scope for scope in found if scope not in self._names}:
             name = self._scopes.names([scope], None)[scope] if self._scopes.names_itself(scope) else None
@@ -290,7 +316,7 @@ def _all_lines(content: bytes) -> list[str]:
 
 def _shown(lines: list[str]) -> list[str]:
     """Return lines as they are shown beside another one."""
-    return [line if len(line) <= _LONG else _cut(line, 0) for line in lines]
+    return [line if len(line) <= _LONG else f"{line[:_SHOWN]} {_CUT}" for line in lines]
 
 
 def _cut(line: str, column: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,11 +21,13 @@ from deadreckon.kernels import positions
 from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.model.tables import BEFORE_FIRST, EMPTY_LINE, MAPPED, NO_LINE, UNMAPPED
 from deadreckon.objects import jspaths, sourcemap
-from deadreckon.symbolicate._bundle import Bundle, only_line
+from deadreckon.symbolicate._bundle import Bundle, Context, Source, only_line
 from deadreckon.symbols.scripts import Found, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from deadreckon.model.tables import SourceMapTable
     from deadreckon.symbols.scripts import Scripts
@@ -71,12 +74,24 @@ def is_mappable(frame: Frame) -> bool:
     return not foreign and not place.endswith("InternalBytecode.js") and "component" not in details
 
 
+def _separate(stacks: Sequence[list[Frame]]) -> None:
+    """Make an object of its own of each frame: they are changed in place."""
+    if len({id(frame) for stack in stacks for frame in stack}) == sum(map(len, stacks)):
+        return
+    seen: set[int] = set()
+    for stack in stacks:
+        for at, frame in enumerate(stack):
+            if id(frame) in seen:
+                stack[at] = msgspec.structs.replace(frame)
+            seen.add(id(stack[at]))
+
+
 class _Group:
     """Frames of one script, side by side with what becomes known of each; lines and columns are 0-based."""
 
     __slots__ = (
-        *("bundle", "by", "callers", "columns", "frames", "functions", "inlined", "lines", "names", "places", "table"),
-        "why",
+        *("bundle", "by", "callers", "columns", "frames", "functions", "inlined", "lines", "names", "place", "places"),
+        *("table", "why"),
     )
 
     def __init__(self, bundle: Bundle, table: SourceMapTable | None) -> None:
@@ -86,11 +101,13 @@ class _Group:
         self.lines: list[int] = []
         self.columns: list[int] = []
         """-1 where there is none."""
-        self.callers: dict[int, tuple[_Group, int]] = {}
-        """Where the frame below is, of those where that can have a map, too."""
+        self.callers: dict[int, tuple[_Group, int] | None] = {}
+        """Where the frame below is if that is not the next one here; None where there is none that can have a map."""
         self.why: list[tuple[str, str] | None] = []
         self.places: list[list[int] | None] = []
         """Source, line, column."""
+        self.place: NDArray[np.int32] = np.empty((0, 4), np.int32)
+        """The same in columns, with the map's name at each position."""
         self.names: list[int] = []
         """The index of the map's name at each position."""
         self.functions: list[str | None] = []
@@ -143,10 +160,10 @@ class JavaScript:
         groups: dict[tuple[int, int], _Group] = {}
         self._asked = 0
         plain: dict[tuple[str | None, str | None], _Group] = {}
-        seen: set[int] = set()
+        _separate(stacks)
         for stack in stacks:
-            before: tuple[_Group, int] | None = None
-            for at, frame in enumerate(stack):
+            before: _Group | None = None
+            for frame in stack:
                 line = frame.lineno
                 group = plain.get((frame.abs_path, frame.debug_id)) if frame.details is None else None
                 if group is not None and line is not None:
@@ -158,20 +175,18 @@ class JavaScript:
                     if frame.details is None:
                         plain[frame.abs_path, frame.debug_id] = group
                 else:
-                    before = None
+                    if before is not None:
+                        before.callers[len(before.frames) - 1] = None
+                        before = None
                     continue
-                key = id(frame)
-                if key in seen:
-                    frame = stack[at] = msgspec.structs.replace(frame)  # noqa: PLW2901  (each is changed on its own)
-                    key = id(frame)
-                seen.add(key)
-                here = group, len(group.frames)
-                if before is not None:
-                    before[0].callers[before[1]] = here
-                before = here
+                if before is not group and before is not None:
+                    before.callers[len(before.frames) - 1] = group, len(group.frames)
+                before = group
                 group.frames.append(frame)
                 group.lines.append(line)
                 group.columns.append(column)
+            if before is not None:
+                before.callers[len(before.frames) - 1] = None
         for group in groups.values():
             unknown = _NO_MODULE if group.table is None and group.bundle.table is not None else None
             group.why = [unknown] * len(group.frames)
@@ -260,13 +275,15 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
         else:
             found.place[at] = place
             group.names[at] = -1
-    places = found.place[:, :3].tolist()
-    group.places = [place if ok else None for place, ok in zip(places, mapped.tolist(), strict=True)]
+    group.place = found.place
+    group.places = found.place[:, :3].tolist()
+    for at in np.flatnonzero(~mapped).tolist():
+        group.places[at] = None
     chosen = np.flatnonzero(mapped)
     _name_by_map(group, table, chosen.tolist(), found.place)
     if is_text:
-        rest = [at for at in chosen.tolist() if group.by[at] is None]
-        _name_by_script(group, rest, lines[rest], np.maximum(columns[rest], 0), found)
+        rest = np.array([at for at in chosen.tolist() if group.by[at] is None], np.int64)
+        _name_by_script(group, rest, lines[rest], columns[rest], found)
 
 
 def _check_text(group: _Group, mapped: Any, lines: Any, columns: Any) -> None:
@@ -308,27 +325,36 @@ def _name_by_map(group: _Group, table: SourceMapTable, chosen: Iterable[int], pl
             group.by[at] = "facebook" if functions.origin[here[0]] == 1 else "bloomberg"
 
 
-def _name_by_script(group: _Group, chosen: Sequence[int], lines: Any, columns: Any, found: positions.Positions) -> None:
+def _name_by_script(
+    group: _Group,
+    chosen: NDArray[np.int64],
+    lines: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    found: positions.Positions,
+) -> None:
     """Name functions by the text of the script, and by their sources' where that has no name of theirs."""
-    if not chosen:
+    if not len(chosen):
         return
     bundle = group.bundle
-    nameless = []
-    # Without any name in the map, the script's names stay what a minifier made of them.
-    untold = bundle.table is not None and not len(bundle.table.names)
-    for at, (inside, name) in zip(chosen, bundle.names(lines, columns), strict=True):
+    scopes = bundle.scopes.around(lines, np.maximum(columns, 0))
+    functions, of = np.unique(scopes, return_inverse=True)
+    names = bundle.names(functions.tolist())
+    for at, name in zip(chosen.tolist(), [names[i] for i in of.tolist()], strict=True):
         if name is not None:
             group.functions[at], group.by[at] = name.text, "script"
-        elif not inside:
-            # Code outside of functions: no call leads there that says more than the engine does.
-            group.functions[at], group.by[at] = group.frames[at].function, "engine"
-        if inside and (name is None or untold or name.mangled) and group.columns[at] >= 0:
-            nameless.append(at)
-    if not nameless:
+    for at in chosen[scopes < 0].tolist():
+        # Code outside of functions: no call leads there that says more than the engine does.
+        group.functions[at], group.by[at] = group.frames[at].function, "engine"
+    # Without any name in the map, the script's names stay what a minifier made of them.
+    untold = bundle.table is not None and not len(bundle.table.names)
+    asks = np.array([name is None or untold or name.mangled for name in names])
+    asking = (scopes >= 0) & asks[of] & (columns >= 0)
+    nameless = chosen[asking]
+    if not len(nameless):
         return
-    its_lines, its_columns = (np.array([of[at] for at in nameless], np.int64) for of in (group.lines, group.columns))
     places = positions.Positions(found.segment[nameless], found.place[nameless], found.state[nameless])
-    for at, text in zip(nameless, bundle.source_names(its_lines, its_columns, places), strict=True):
+    said = bundle.source_names(columns[asking], scopes[asking], places)
+    for at, text in zip(nameless.tolist(), said, strict=True):
         if text is not None:
             group.functions[at], group.by[at] = text, "source"
 
@@ -339,7 +365,7 @@ def _name_by_calls(groups: Sequence[_Group]) -> None:
     for group in groups:
         nameless = [at for at, name in enumerate(group.functions) if name in _USELESS and group.by[at] != "engine"]
         for at in nameless:
-            caller = group.callers.get(at)
+            caller = group.callers.get(at, (group, at + 1))
             if caller is not None and group.places[at] is not None and _tells_call(*caller):
                 asked.setdefault(id(caller[0]), (caller[0], []))[1].append((group, at, caller[1]))
     for called_in, wanted in asked.values():
@@ -367,19 +393,21 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
     """Make the frames of a group those of their original places."""
     bundle = group.bundle
     map_name, map_by = bundle.found.map_name, bundle.found.key
-    for frame, place, function, by, column in zip(
-        group.frames, group.places, group.functions, group.by, group.columns, strict=True
+    sources = bundle.sources(table, group.place[:, 0])
+    contexts = bundle.contexts(table, group.place, around) if around >= 0 else repeat(None)
+    for frame, place, function, by, column, source, context in zip(
+        group.frames, group.places, group.functions, group.by, group.columns, sources, contexts, strict=False
     ):
         if place is None:
             continue
         reported = frame.function
-        if reported and by not in _OF_CALLS and function in _USELESS:
+        if reported and function in _USELESS and by not in _OF_CALLS:
             function, by = reported, "engine"  # noqa: PLW2901
         origin: dict[str, Any] = {"abs_path": frame.abs_path, "lineno": frame.lineno}
         if frame.colno is not None:
             origin["colno"] = frame.colno
         if reported is not None:
-            origin["function"] = reported
+            origin["function"] = frame.raw_function = reported
         if by is not None:
             origin["function_from"] = by
         origin["map"] = map_name
@@ -389,26 +417,21 @@ def _fill(group: _Group, table: SourceMapTable, around: int) -> None:
             origin["column_is_0based"] = True
             frame.details = {k: v for k, v in details.items() if k != "column_is_0based"} or None
         frame.origin = origin
-        frame.raw_function = reported
-        _place(frame, bundle, table, function, place, around)
+        _place(frame, source, function, place, context)
         if column < 0:
             frame.colno = None
 
 
-def _place(
-    frame: Frame, bundle: Bundle, table: SourceMapTable, function: str | None, place: Sequence[int], around: int
-) -> None:
-    index, line, column = place[0], place[1], place[2]
-    source = bundle.source(table, index)
+def _place(frame: Frame, source: Source, function: str | None, place: Sequence[int], context: Context | None) -> None:
     frame.status = "symbolicated" if function or source.path else "missing_symbol"
     frame.function = function or None
     frame.filename = source.filename
     frame.abs_path = source.abs_path
-    frame.lineno = line + 1
-    frame.colno = column + 1
+    frame.lineno = place[1] + 1
+    frame.colno = place[2] + 1
     frame.in_app = source.in_app
-    if around >= 0:
-        frame.pre_context, frame.context_line, frame.post_context = bundle.context(table, index, line, column, around)
+    if context is not None:
+        frame.pre_context, frame.context_line, frame.post_context = context
 
 
 def _expanded(frame: Frame, inlined: tuple[_Group, int] | None, around: int) -> list[Frame]:
@@ -420,7 +443,8 @@ def _expanded(frame: Frame, inlined: tuple[_Group, int] | None, around: int) -> 
         for outer in group.inlined[at]:
             frames.append(msgspec.structs.replace(frame))
             place = outer.source, outer.line, outer.column
-            _place(frames[-1], group.bundle, group.table, outer.name, place, around)
+            context = group.bundle.context(group.table, *place, around) if around >= 0 else None
+            _place(frames[-1], group.bundle.source(group.table, outer.source), outer.name, place, context)
         for inner in frames[:-1]:
             inner.inline = True
     return frames
