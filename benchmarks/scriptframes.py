@@ -62,7 +62,7 @@ TOLD = {
     "again": "the same in the next process",
     "warm": "further frames with context of a script at hand",
 }
-WANTED: dict[str, float | None] = {"build": 8.0, "cold": 5.0, "stored": None, "again": 5.0, "warm": 5.0}
+WANTED = {"build": 8.0, "cold": 5.0, "again": 5.0}
 CUT = "{snip}"
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from deadreckon.arguments import parser
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,8 @@ OK, DEGRADED, USAGE, UNREADABLE = 0, 1, 2, 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    options = parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
     from deadreckon.errors import DeadreckonError
 
     try:
