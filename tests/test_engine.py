@@ -86,6 +86,15 @@ def test_a_damaged_archive_of_symbols_costs_no_crash(tmp_path: Path) -> None:
     assert {"archive_damaged", "symbols_malformed"} & {d.code for d in event.diagnostics or ()}
 
 
+def test_symbols_that_are_not_there_cost_no_crash(tmp_path: Path) -> None:
+    with Engine() as engine:
+        event = engine.process(DUMP, symbols=[str(tmp_path / "gone"), str(VARIANT)])
+    assert top(event) == "vector.hpp:31"
+    assert [d.message for d in event.diagnostics or () if d.code == "source_unavailable"] == [
+        f"--symbols {tmp_path / 'gone'}: no such file or directory"
+    ]
+
+
 def test_symbols_beside_the_crash_in_one_archive() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:

@@ -155,7 +155,8 @@ class Engine:
             places = dict.fromkeys([*symbols, *(s.url for s in self.config.sources)])
             try:
                 problems: list[Diagnostic] = []
-                looked = [self._symbol_path(path, unpacked, problems) for path in places]
+                found = [self._symbol_path(path, unpacked, problems) for path in places]
+                looked = [place for place in found if place is not None]
                 for crash in inputs.crashes(source, label, kind, self.config.archive, unpacked, self.config.btt):
                     if crash.symbols is not None and crash.symbols not in {p.path for p in looked}:
                         looked.insert(0, self._search(crash.symbols))
@@ -193,10 +194,10 @@ class Engine:
     def _search(self, path: str) -> SymbolPath:
         return SymbolPath(path, self.store, self.config.symbols.max_scan_files)
 
-    def _symbol_path(self, path: str, scratch: inputs.Scratch, problems: list[Diagnostic]) -> Place:
+    def _symbol_path(self, path: str, scratch: inputs.Scratch, problems: list[Diagnostic]) -> Place | None:
         """Return a place to look for symbols; an archive of debug files is unpacked for the time of the call.
 
-        What can't be read of an archive goes into ``problems``; what was read before that is used.
+        What can't be read goes into ``problems``: what is missing, and of an archive what comes after the damage.
         """
         known = self._paths.get(path)
         if known is not None:
@@ -219,7 +220,9 @@ class Engine:
             unpacked.packages.append(path)
             return unpacked
         if not os.path.exists(path):
-            raise SourceUnavailable(f"--symbols {path}: no such file or directory")
+            message = f"--symbols {path}: no such file or directory"
+            problems.append(Diagnostic(code="source_unavailable", severity="warning", stage="symbols", message=message))
+            return None
         return self._paths.setdefault(path, self._search(path))
 
     def _each_debug_file(

@@ -155,7 +155,7 @@ DIAGNOSTIC_CODES: dict[str, str] = {
     "malformed": "Bytes contradict the format's specification.",
     "module_overlap": "Two modules of the report claim the same addresses; the later one was dropped.",
     "no_stack": "An error came without its stack, so there are no frames.",
-    "source_unavailable": "A remote symbol source could not be asked; what it has may be had later.",
+    "source_unavailable": "A place for symbols is not there or could not be asked; what it has may be had later.",
     "sourcemap_malformed": "The source map of a script could not be read.",
     "sourcemap_mismatch": "The only source map found for a script is of another build.",
     "sourcemap_missing": "No source map was found for a script; the frame lists what was looked for.",
