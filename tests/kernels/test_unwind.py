@@ -191,27 +191,27 @@ def little(*words: int) -> bytes:
 
 def amd64(rule: Rule | None, *words: int, names: bool = True, **registers: int) -> World:
     image = Image(IMAGE, 0x1000, [(0, rule)] if rule else [], [(0, True)] if names else [])
-    thread = {PC: IMAGE + 0x10, SP: STACK} | {{"rbp": FP}[name]: value for name, value in registers.items()}
+    thread = {PC: IMAGE + 0x110, SP: STACK} | {{"rbp": FP}[name]: value for name, value in registers.items()}
     return World(Arch.X86_64, full(Arch.X86_64), [image], [(STACK, little(*words))], threads=[thread])
 
 
 def test_frame_pointers_in_a_circle() -> None:
-    world = amd64(None, STACK + 16, IMAGE + 0x20, STACK, IMAGE + 0x30, rbp=STACK)
+    world = amd64(None, STACK + 16, IMAGE + 0x120, STACK, IMAGE + 0x130, rbp=STACK)
     (frames,), (stop,) = run(world, scan_words=0, scan_words_first=0)
-    assert [f.pc for f in frames] == [IMAGE + 0x10, IMAGE + 0x20]
+    assert [f.pc for f in frames] == [IMAGE + 0x110, IMAGE + 0x120]
     assert stop == kernel.STOP_NO_CALLER
 
 
 @pytest.mark.parametrize("offset", [0, -8, -0x7FFF_0000])
 def test_sp_that_stands_still_or_goes_back(offset: int) -> None:
-    rule = Rule(("reg", SP, offset), PC, {PC: ("val_expr", b"\x0c" + (IMAGE + 0x20).to_bytes(4, "little"))})
+    rule = Rule(("reg", SP, offset), PC, {PC: ("val_expr", b"\x0c" + (IMAGE + 0x120).to_bytes(4, "little"))})
     (frames,), (stop,) = run(amd64(rule, 1, 2, 3))
     assert len(frames) == 1
     assert stop == kernel.STOP_NO_CALLER
 
 
 def test_signal_frames_in_a_circle_end_at_the_limit() -> None:
-    rule = Rule(("reg", SP, 0), PC, {PC: ("val_expr", b"\x0c" + (IMAGE + 0x20).to_bytes(4, "little"))}, signal=True)
+    rule = Rule(("reg", SP, 0), PC, {PC: ("val_expr", b"\x0c" + (IMAGE + 0x120).to_bytes(4, "little"))}, signal=True)
     (frames,), (stop,) = run(amd64(rule, 1, 2, 3), max_frames=1000, max_total=5000)
     assert len(frames) == 1000
     assert stop == kernel.STOP_LIMIT
@@ -226,7 +226,7 @@ def test_cfa_out_of_memory(offset: int) -> None:
 
 
 def test_cfa_that_wraps() -> None:
-    rule = Rule(("reg", SP, 0x20), PC, {PC: ("val_expr", b"\x0c" + (IMAGE + 0x20).to_bytes(4, "little"))})
+    rule = Rule(("reg", SP, 0x20), PC, {PC: ("val_expr", b"\x0c" + (IMAGE + 0x120).to_bytes(4, "little"))})
     world = amd64(rule, 1)
     world.threads[0][SP] = (1 << 64) - 0x10
     (frames,), (stop,) = run(world)
@@ -238,7 +238,7 @@ def test_words_that_cross_a_hole() -> None:
     """A word is taken only where all of its bytes were captured, together."""
     rule = Rule(("reg", SP, 16), PC, {PC: ("offset", -8)})
     world = amd64(rule, 0)
-    stack = little(0, IMAGE + 0x20, 0, IMAGE + 0x30)
+    stack = little(0, IMAGE + 0x120, 0, IMAGE + 0x130)
     world.memory = [(STACK, stack)]
     assert len(run(world)[0][0]) == 3
     world.memory = [(STACK, stack[:12]), (STACK + 12, stack[12:])]
@@ -249,7 +249,7 @@ def test_words_that_cross_a_hole() -> None:
 
 def test_limits_of_frames() -> None:
     rule = Rule(("reg", SP, 8), PC, {PC: ("offset", -8)})
-    world = amd64(rule, *[IMAGE + 0x20] * 200)
+    world = amd64(rule, *[IMAGE + 0x120] * 200)
     world.threads *= 4
     threads, stops = run(world, max_frames=30, max_total=70)
     assert [len(t) for t in threads] == [30, 30, 10, 0]
@@ -259,8 +259,15 @@ def test_limits_of_frames() -> None:
     assert stop == kernel.STOP_NO_STACK
 
 
+@pytest.mark.parametrize(("rva", "count"), [(0x34, 1), (0x40, 1), (0x41, 2)])
+def test_pointers_to_headers_are_no_callers(rva: int, count: int) -> None:
+    """AT_PHDR: behind the header of a 32-bit and of a 64-bit file."""
+    (frames,), _ = run(amd64(None, 0, IMAGE + rva))
+    assert len(frames) == count
+
+
 def test_scan_limits() -> None:
-    world = amd64(None, *[0] * 11, IMAGE + 0x20, *[0] * 11, IMAGE + 0x30)
+    world = amd64(None, *[0] * 11, IMAGE + 0x120, *[0] * 11, IMAGE + 0x130)
     for first, later, count in ((11, 40, 1), (12, 11, 2), (12, 12, 3)):
         (frames,), _ = run(world, scan_words_first=first, scan_words=later)
         assert len(frames) == count
@@ -269,12 +276,12 @@ def test_scan_limits() -> None:
 
 def test_true_ends() -> None:
     ends = Rule(("reg", SP, 8), PC, {PC: ("undefined", 0)}, end=True)
-    assert run(amd64(ends, IMAGE + 0x20))[1] == [kernel.STOP_END]
+    assert run(amd64(ends, IMAGE + 0x120))[1] == [kernel.STOP_END]
     zero = Rule(("reg", SP, 8), PC, {PC: ("offset", -8)})
-    assert run(amd64(zero, 0, IMAGE + 0x20))[1] == [kernel.STOP_END]
-    assert run(amd64(zero, 4095, IMAGE + 0x20))[1] == [kernel.STOP_NO_CALLER]
-    world = amd64(zero, IMAGE + 0x20)
-    world.images[0].base = [(0x10, 0x11)]
+    assert run(amd64(zero, 0, IMAGE + 0x120))[1] == [kernel.STOP_END]
+    assert run(amd64(zero, 4095, IMAGE + 0x120))[1] == [kernel.STOP_NO_CALLER]
+    world = amd64(zero, IMAGE + 0x120)
+    world.images[0].base = [(0x110, 0x111)]
     (frames,), stops = run(world)
     assert stops == [kernel.STOP_BASE]
     assert len(frames) == 1

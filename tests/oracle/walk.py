@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NO_CALLER, END, BASE, LIMIT, NO_CONTEXT, NO_STACK = range(6)
 SCAN, FRAME_POINTER, CFI, CONTEXT = 1, 3, 4, 5
 PARAMETERS = 9
+HEADER = 64
 
 
 @dataclass
@@ -158,6 +159,8 @@ class _Walker:
         if image is None or not self.executable(address - 1, image):
             return 0
         rva = address - 1 - image.start
+        if rva < HEADER:
+            return 0
         named, ruled = bool(_last(image.names, rva)), _last(image.rows, rva) is not None
         if (image.names or image.rows) and not named and not ruled:
             return 0

@@ -35,6 +35,7 @@ CRASHES = (
     ("payloads/captured/curl-backtrace-json-attach*.body", "backtrace-form"),
     ("payloads/captured/curl-backtrace-minidump*.body", "backtrace-form"),
     ("native/**/*.dmp", "minidump"),
+    ("native/breakpad/testdata/microdump-*.dmp", "microdump"),
     ("native/lldb/**/*.core", "elfcore"),
     ("native/pyelftools/**/core_linux*.elf", "elfcore"),
     ("plcrash/**/*.plcrash", "plcrash"),

@@ -42,6 +42,9 @@ from deadreckon.model.tables import NO_RULE
 MODULE_COLUMNS = 22
 
 _EXECUTE = 4
+_HEADER = 64
+"""Bytes at an image's start that are never code: its header's. A main thread's stack ends with AT_PHDR, which points to
+what follows (microdump-arm.dmp, elfutils' aarch64 core; test_pointers_to_headers_are_no_callers)."""
 
 
 @kernel()
@@ -177,6 +180,8 @@ def plausible(address, kind, code, memory):
         return 0
     columns = modules[m]
     rva = before - mod_start[m]
+    if rva < _HEADER:
+        return 0
     # A function has a name or an unwind rule; a stripped library has names for those it exports only.
     known = not columns[M_N_RANGES] and not columns[M_ROWS]
     if columns[M_N_RANGES]:

@@ -56,6 +56,7 @@ FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("apple-crash", "deadreckon.reports.apple.text", sniff.apple_crash),
     ReportFormat("unreal", "deadreckon.reports.unreal", sniff.unreal),
     ReportFormat("casr", "deadreckon.reports.casr", sniff.casr),
+    ReportFormat("microdump", "deadreckon.reports.microdump", sniff.microdump, log=True),
     ReportFormat("tombstone", "deadreckon.reports.android.tombstone", sniff.tombstone),
     ReportFormat("anr", "deadreckon.reports.android.anr", sniff.anr),
     ReportFormat("java", "deadreckon.reports.java", sniff.java, log=True),

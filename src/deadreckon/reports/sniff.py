@@ -30,6 +30,7 @@ __all__ = [
     "kernel",
     "kscrash",
     "metrickit",
+    "microdump",
     "minidump",
     "plcrash",
     "posthog",
@@ -267,6 +268,7 @@ _TOMBSTONE_PROTO = re.compile(
 _TOMBSTONE = re.compile(
     rb"#\d\d +pc (?:0x)?[0-9a-f]{8}|pid: \d{1,10}, tid: \d{1,10}(?:, name: [^\n]{0,200})?  >>> [^\n]{0,4000} <<<"
 )
+_MICRODUMP = re.compile(rb"google-breakpad[^\n]{0,40}: -----BEGIN BREAKPAD MICRODUMP-----")
 _ANR = re.compile(
     rb"(?:^|: )(?:-{5} (?:pid \d{1,10} at |Waiting Channels: pid |dumping pid: )|DALVIK THREADS \()", re.MULTILINE
 )
@@ -277,6 +279,11 @@ _JAVA = re.compile(
 )
 _SEARCHED = 16 << 20
 """How much of a text's beginning and of its end is searched for a crash: as much as is read of a long log."""
+
+
+def microdump(probe: Probe) -> bool:
+    """The line that begins one, in a log."""
+    return _searched(probe, _MICRODUMP)
 
 
 def tombstone(probe: Probe) -> bool:
