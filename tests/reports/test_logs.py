@@ -351,11 +351,19 @@ def test_a_recursion_deeper_than_is_kept() -> None:
     gdb = "".join(f"#{n}  0x{n + 16:x} in f{n} ()\n" for n in range(1500))
     python = "".join(f'  File "a.py", line {n + 1}, in f{n}\n    f()\n' for n in range(1500))
     current = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x01 (most recent call first):\n"
+    go = "".join(f"main.f{n}(0x1)\n\t/a.go:{n + 1} +0x1\n" for n in range(1500))
+    windbg = "".join(f"{n:02x} 000000bc`aeaaa440 00007ff6`4ffc2000     app!f{n}+0x34\n" for n in range(1500))
     for text, form, first in (
         (f"Program received signal SIGSEGV, Segmentation fault.\n{gdb}", "gdb", "f0"),
         (f"==1==ERROR: AddressSanitizer: stack-overflow on address 0x1\n{gdb}", "sanitizer", "f0"),
         (f"Traceback (most recent call last):\n{python}RecursionError: too deep\n", "python", "f1499"),
         (current + python, "python", "f0"),
+        (f"panic: deep\n\ngoroutine 1 [running]:\n{go}", "go", "main.f0"),
+        (
+            f"(1.2): Stack overflow - code c00000fd (first chance)\n # Child-SP RetAddr Call Site\n{windbg}",
+            "windbg",
+            "f0",
+        ),
     ):
         crash = only(text, form)
         found = names(crash.exceptions[0].frames or crash.threads[0].frames)

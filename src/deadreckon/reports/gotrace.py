@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.reports.textlog.lines import read_lines
+from deadreckon.reports.textlog.lines import read_lines, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,8 @@ class _Reading:
     threads: list[RawThread] = field(default_factory=list)
     attributes: dict[str, str] = field(default_factory=dict)
     address: int | None = None
+    lost: int = 0
+    """Frames of the deepest stack that were not kept."""
 
 
 def read(data: memoryview, limits: ReportLimits) -> RawCrash:
@@ -69,7 +71,7 @@ def read(data: memoryview, limits: ReportLimits) -> RawCrash:
         at = _step(reading, lines, at, limits)
     if not reading.exceptions and not reading.threads:
         raise Malformed("Go crash", expected="a panic or a goroutine", got=f"{len(lines)} lines with neither")
-    crash = RawCrash("go", platform="go", level="fatal", diagnostics=problems)
+    crash = RawCrash("go", platform="go", level="fatal", diagnostics=problems + too_deep(reading.lost, MAX_FRAMES))
     crash.threads = reading.threads
     crash.attributes |= reading.attributes
     # Nested panics are printed in the order they arose: the first is the cause of the others.
@@ -87,7 +89,7 @@ def _step(reading: _Reading, lines: Sequence[str], at: int, limits: ReportLimits
     """Read what begins on a line; return the next line to look at."""
     line = lines[at]
     if match := _GOROUTINE.match(line):
-        frames, after = _frames(lines, at + 1)
+        frames, after = _frames(reading, lines, at + 1)
         if len(reading.threads) < limits.max_threads:
             reading.threads.append(RawThread(int(match[1]), f"goroutine {match[1]} [{match[2]}]"[:200], frames=frames))
         return after
@@ -97,7 +99,7 @@ def _step(reading: _Reading, lines: Sequence[str], at: int, limits: ReportLimits
             reading.attributes["crash_type"] = "Data race"
         return at + 1
     if match := _RACE.match(line):
-        frames, after = _frames(lines, at + 1)
+        frames, after = _frames(reading, lines, at + 1)
         if frames and len(reading.threads) < limits.max_threads:
             reading.threads.append(RawThread(len(reading.threads), line.strip(" :")[:200], frames=frames))
             if match[3] and not match[1]:
@@ -141,9 +143,10 @@ def _error(reading: _Reading, lines: Sequence[str], at: int) -> None:
         reading.attributes.setdefault("crash_type", match[1])
 
 
-def _frames(lines: Sequence[str], at: int) -> tuple[list[RawFrame], int]:
+def _frames(reading: _Reading, lines: Sequence[str], at: int) -> tuple[list[RawFrame], int]:
     """Read pairs of lines, ``package.function(arguments)`` and its place, until something else stands there."""
     frames: list[RawFrame] = []
+    lost = 0
     while at + 1 < len(lines):
         line = lines[at].strip()
         created = _CREATED.fullmatch(lines[at])
@@ -154,9 +157,14 @@ def _frames(lines: Sequence[str], at: int) -> tuple[list[RawFrame], int]:
         place = _PLACE.fullmatch(lines[at + 1]) if name else None
         if name is None or place is None:
             break
-        if len(frames) < MAX_FRAMES and not created:  # Who began the goroutine is not on its stack.
-            frames.append(_frame(name, place, first=not frames))
         at += 2
+        if created:  # Who began the goroutine is not on its stack.
+            continue
+        if len(frames) < MAX_FRAMES:
+            frames.append(_frame(name, place, first=not frames))
+        else:
+            lost += 1
+    reading.lost = max(reading.lost, lost)
     return frames, at
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.crash import Module, RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.reports.textlog.lines import read_lines
+from deadreckon.reports.textlog.lines import read_lines, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,8 @@ def read(data: memoryview, limits: ReportLimits) -> RawCrash:
     crash = RawCrash("windbg", os_name="Windows", level="fatal", diagnostics=problems)
     thread = _exception(crash, lines)
     crash.modules = _modules(lines, limits)
-    frames = _stack(lines)
+    frames, lost = _stack(lines)
+    crash.diagnostics += too_deep(lost, MAX_FRAMES)
     if frames:
         crash.threads.append(RawThread(thread, crashed=bool(crash.exceptions), frames=frames))
         for exception in crash.exceptions:
@@ -116,20 +117,27 @@ def _modules(lines: Sequence[str], limits: ReportLimits) -> list[Module]:
     return list(found.values())
 
 
-def _stack(lines: Sequence[str]) -> list[RawFrame]:
-    """Read the first stack that is shown."""
+def _stack(lines: Sequence[str]) -> tuple[list[RawFrame], int]:
+    """Read the first stack that is shown; return its frames, and how many more there are than are kept."""
     for at, line in enumerate(lines):
         if _HEADS.match(line):
-            frames = _rows(lines, at + 1)
+            frames, lost = _rows(lines, at + 1)
             if frames:
-                return frames
-    return []
+                return frames, lost
+    return [], 0
 
 
-def _rows(lines: Sequence[str], at: int) -> list[RawFrame]:
+def _rows(lines: Sequence[str], at: int) -> tuple[list[RawFrame], int]:
     frames: list[RawFrame] = []
     address: int | None = None
-    for line in lines[at : at + MAX_FRAMES]:
+    lost = 0
+    for number in range(at, len(lines)):
+        line = lines[number]
+        if len(frames) == MAX_FRAMES:
+            if not (_INLINE.match(line) or _ROW.fullmatch(line)):
+                break
+            lost += 1
+            continue
         if match := _INLINE.match(line):
             frames.append(RawFrame(None, reported=_reported(match[1], inline=True)))
             continue
@@ -141,7 +149,7 @@ def _rows(lines: Sequence[str], at: int) -> list[RawFrame]:
         # The innermost frame's own address is the exception's, which the stack doesn't show.
         frames.append(RawFrame(address, is_return_address=address is not None, reported=_reported(match[2])))
         address = _number(match[1]) or None
-    return frames
+    return frames, lost
 
 
 def _reported(site: str, *, inline: bool = False) -> Frame:
