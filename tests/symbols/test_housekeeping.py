@@ -196,7 +196,10 @@ def test_imported_symbols_do_not_vanish_silently(
         symbols._no_room_until = 0.0
         assert caplog.records == []
         symbols.add(paths[2])
-    assert "1 imported debug files were removed: the store's limit symbols.store_max_bytes is 1000" in caplog.text
+    assert (
+        "1 imported debug files or uploads were removed: the store's limit symbols.store_max_bytes is 1000"
+        in caplog.text
+    )
     assert [len(symbols.imported(debug_id(n))) for n in (1, 2, 3)] == [0, 1, 1]
 
 

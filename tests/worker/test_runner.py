@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deadreckon.config import Config, WorkerConfig
 from deadreckon.model.event import Diagnostic, Event, decode_event
+from deadreckon.symbols import housekeeping
+from deadreckon.symbols.store import SymbolStore
 from deadreckon.worker import jobs
 from deadreckon.worker.processor import engine_processor
 from deadreckon.worker.runner import work
@@ -220,6 +224,32 @@ class TestEngine:
             (exception,) = events_of(jobdir, job)[0].exceptions or []
             mapped[release, project] = (exception.frames or [])[0].origin is not None
         assert mapped == {("1", "p"): True, ("2", "p"): False, ("1", "q"): False}
+
+    def test_uploads_are_pruned_when_no_crash_needed_them(self, jobdir: Path, store: Path) -> None:
+        engine = engine_processor(Config())
+
+        def submitted(release: str, *crash: tuple[str, bytes]) -> None:
+            maps = [] if crash else [("app.js.map", source_map([(0, 0, 0, 0, 0)], file=release))]
+            submit(jobdir, crash, sourcemaps=maps, attributes={"release": release})
+            assert drain(jobdir, processor=engine) == ["done"]
+
+        for release in ("1", "2"):
+            submitted(release)
+        old = time.time() - 5 * housekeeping.DAY
+        symbols = SymbolStore(Config())
+        entries = symbols.index.entries(kinds=("upload",))
+        assert len(entries) == 2
+        for entry in entries:
+            assert entry.size == (store / entry.key / "app.js.map").stat().st_size
+            for file in (store / entry.key).iterdir():
+                os.utime(file, (old, old))
+        submitted("2", ("error.txt", b"Error: no\n    at f (https://example.com/app.js:1:1)\n"))
+        done = housekeeping.prune(symbols.index, older_than=2 * housekeeping.DAY)
+        (removed,) = (key for key in done.removed if key.startswith("sourcemaps/"))
+        assert not (store / removed).exists()
+        (left,) = symbols.index.entries(kinds=("upload",))
+        assert json.loads((store / left.key / "app.js.map").read_bytes())["file"] == "2"
+        assert housekeeping.check(symbols.index) == []
 
     @pytest.mark.parametrize(
         ("content", "kind", "expected"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from deadreckon.errors import Malformed, SourceUnavailable
 from deadreckon.model.ids import DebugId
-from deadreckon.symbols.storefiles import AREAS, Found, files, read_manifest, walk, write_manifest
+from deadreckon.symbols.storefiles import AREAS, UPLOADS, Found, files, read_manifest, walk, write_manifest
 from deadreckon.symbols.tablefile import TABLE_VERSION, open_table
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ DAY = 86_400.0
 _LEFTOVER_SECONDS = DAY
 """Temporary files younger than that may be somebody's work in progress."""
 _SETTLED_SECONDS = 60.0
+_USERS = ("imported", "upload")
+"""What users brought: nothing makes it again."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ def prune(index: Index, *, older_than: float | None = None, max_bytes: int | Non
         for inode in item.inodes:
             sharing.setdefault(inode, []).append(item)
     gone: set[str] = set()
-    for item in sorted(found.values(), key=lambda i: (i.kind == "imported", i.used)):
+    for item in sorted(found.values(), key=lambda i: (i.kind in _USERS, i.used)):
         doomed = []
         if older_than is not None and item.used < now - older_than:
             doomed = [item]
@@ -116,7 +118,7 @@ def _remove(root: Path, item: Found) -> bool:
     except OSError:
         return False
     for name in item.tables:
-        if name.startswith("by-id/"):
+        if name.startswith(("by-id/", f"{UPLOADS}/")):
             with contextlib.suppress(OSError):
                 (root / name).parent.rmdir()
     return True
@@ -132,7 +134,7 @@ def _leftovers(root: Path, now: float) -> Iterator[str]:
                     times += [stat.st_mtime for _, stat in files(root, f"tmp/{item.name}")]
                 if max(times) < now - _LEFTOVER_SECONDS:
                     yield f"tmp/{item.name}"
-    for area in AREAS:
+    for area in (area for area in AREAS if area != UPLOADS):
         for path, stat in files(root, area):
             name = path.rpartition("/")[2]
             whole = name.endswith((".json", ".table")) and not name.startswith(".")

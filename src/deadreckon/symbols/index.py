@@ -69,7 +69,7 @@ class Entry:
     """Path of the manifest (without suffix) or of the fetched file, relative to the store."""
     kind: str
     """``imported`` by the user, ``derived`` from a file named with ``--symbols``, ``remote``: fetched from a source,
-    ``map``: a source map's table."""
+    ``map``: a source map's table, ``upload``: source maps that came for a release."""
     source: str | None = None
     added: float = 0.0
     used: float = 0.0
@@ -85,7 +85,7 @@ def describe(root: Path, found: Found) -> Entry:
     answer = read_manifest(root / found.manifest) if found.manifest else None
     entry = Entry(found.key, found.kind, used=found.used, size=found.size, stamp=found.stamp)
     entry.added = found.stamp / 1e9 or found.used
-    if found.kind in {"remote", "map"}:
+    if found.kind in {"remote", "map", "upload"}:
         entry.source = found.key
     elif answer is not None:
         source, added, tags = answer.get("source"), answer.get("added"), answer.get("tags")

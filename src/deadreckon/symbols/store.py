@@ -36,7 +36,7 @@ from deadreckon.errors import LimitExceeded, Malformed, SourceUnavailable, Symbo
 from deadreckon.model.ids import DebugId
 from deadreckon.model.tables import CodeTable
 from deadreckon.symbols.index import Index
-from deadreckon.symbols.storefiles import TOUCH_SECONDS, alone, place, read_manifest, touch, write_manifest
+from deadreckon.symbols.storefiles import TOUCH_SECONDS, UPLOADS, alone, place, read_manifest, touch, write_manifest
 from deadreckon.symbols.tablefile import TABLE_VERSION, TableFile, open_table
 
 if TYPE_CHECKING:
@@ -208,10 +208,10 @@ class SymbolStore:
         done = make_room(self.index, limit - limit // 10)
         if done.kept > limit:
             self._no_room_until = time.monotonic() + _FULL_SECONDS
-        if lost := [key for key in done.removed if key.startswith("imports/")]:
+        if lost := [key for key in done.removed if key.startswith(("imports/", f"{UPLOADS}/"))]:
             import logging  # noqa: PLC0415
 
-            message = "%d imported debug files were removed: the store's limit symbols.store_max_bytes is %d"
+            message = "%d imported debug files or uploads were removed: the store's limit symbols.store_max_bytes is %d"
             logging.getLogger("deadreckon.symbols").warning(message, len(lost), limit)
 
     def _alone(self, manifest: Path) -> contextlib.AbstractContextManager[None]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AREAS",
     "TOUCH_SECONDS",
+    "UPLOADS",
+    "USED",
     "Found",
     "alone",
     "classify",
@@ -40,7 +42,11 @@ __all__ = [
 TOUCH_SECONDS = 3600.0
 """A modification time says when a table or a fetched file was used last, to the hour: using it costs nothing."""
 _MAX_DEPTH = 16
-AREAS = ("imports", "derived", "by-id", "remote", "maps")
+UPLOADS = "sourcemaps"
+"""Source maps that came without a crash, ``sourcemaps/<project and release>/<content>/``: a directory is an entry."""
+USED = ".used"
+"""A file beside them whose modification time says when they were: a map whose own changes counts as another one."""
+AREAS = ("imports", "derived", "by-id", "remote", "maps", UPLOADS)
 """The directories of a store that hold entries."""
 _ALONE = {"remote": "remote", "maps": "map"}
 """Areas whose files are entries by themselves, and their kind."""
@@ -62,9 +68,9 @@ class Found:
 
     @property
     def version(self) -> int | None:
-        """The version of the tables, None for fetched files."""
+        """The version of the tables, None for what has none."""
         part = self.key.split("/")[1]
-        return int(part[1:]) if self.kind != "remote" and part[1:].isdecimal() else None
+        return int(part[1:]) if self.kind not in {"remote", "upload"} and part[1:].isdecimal() else None
 
 
 def files(root: Path, area: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -97,6 +103,12 @@ def classify(found: dict[str, Found], path: str, stat: os.stat_result) -> None:
     directory, _, name = path.rpartition("/")
     stem, _, suffix = name.partition(".")
     area, _, below = directory.partition("/")
+    if area == UPLOADS and below.count("/") == 1:
+        entry = found.setdefault(directory, Found(directory, "upload"))
+        entry.size += stat.st_size
+        entry.used = max(entry.used, stat.st_mtime)
+        entry.tables.append(path)
+        return
     if not stem or storable(path) != path:
         return  # A file being written, or left so by a killed process; or one that is not ours.
     if area in _ALONE:

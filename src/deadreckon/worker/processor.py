@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from deadreckon.errors import Malformed
 from deadreckon.model.event import Attachment, Event
+from deadreckon.symbols.storefiles import UPLOADS, USED, touch
 
 if TYPE_CHECKING:
     from deadreckon.config import Config
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_processor"]
 
-_UPLOADS = "sourcemaps"
 _MAX_UPLOADS = 64
 """Of one project and release; the latest are looked at."""
 
@@ -133,8 +133,10 @@ def _keep_maps(engine: Engine, job: Job) -> None:
         try:
             for file in maps:
                 shutil.copyfile(file.path, draft / file.name)
+            (draft / USED).touch()
             place.mkdir(parents=True, exist_ok=True)
             draft.rename(kept)
+            engine.store.note(*kept.iterdir())
         except OSError:
             shutil.rmtree(draft, ignore_errors=True)
             if not kept.is_dir():
@@ -152,7 +154,10 @@ def _kept_maps(engine: Engine, job: Job) -> list[str]:
             found = sorted(((e.stat().st_mtime, e.path) for e in entries if e.is_dir()), reverse=True)
     except OSError:
         return []
-    return [path for _, path in found[:_MAX_UPLOADS]]
+    chosen = [path for _, path in found[:_MAX_UPLOADS]]
+    for path in chosen:
+        touch(os.path.join(path, USED))
+    return chosen
 
 
 def _place(engine: Engine, job: Job) -> Path | None:
@@ -160,4 +165,4 @@ def _place(engine: Engine, job: Job) -> Path | None:
     if not release:
         return None
     key = hashlib.sha256(repr((job.project, release)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return engine.store.root / _UPLOADS / key
+    return engine.store.root / UPLOADS / key
