@@ -59,6 +59,7 @@ FORMATS: tuple[ReportFormat, ...] = (
     ReportFormat("microdump", "deadreckon.reports.microdump", sniff.microdump, log=True),
     ReportFormat("tombstone", "deadreckon.reports.android.tombstone", sniff.tombstone),
     ReportFormat("anr", "deadreckon.reports.android.anr", sniff.anr),
+    ReportFormat("hs_err", "deadreckon.reports.hotspot", sniff.hs_err, log=True),
     ReportFormat("java", "deadreckon.reports.java", sniff.java, log=True),
     ReportFormat("sanitizer", "deadreckon.reports.sanitizer", sniff.sanitizer, log=True),
     ReportFormat("python", "deadreckon.reports.pythontrace", sniff.python, log=True),

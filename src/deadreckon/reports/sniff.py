@@ -25,6 +25,7 @@ __all__ = [
     "elfcore",
     "gdb",
     "go",
+    "hs_err",
     "java",
     "javascript",
     "kernel",
@@ -316,6 +317,11 @@ def _searched(probe: Probe, pattern: re.Pattern[bytes]) -> bool:
 def _log(probe: Probe) -> str | None:
     """Return what kind of log it is, None for an Apple report: these quote what a program said last."""
     return None if probe.log is not None and (apple_crash(probe) or apple_panic(probe)) else probe.log
+
+
+def hs_err(probe: Probe) -> bool:
+    """A log of the Java virtual machine's own crash."""
+    return _log(probe) == "hs_err"
 
 
 def sanitizer(probe: Probe) -> bool:

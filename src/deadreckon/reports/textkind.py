@@ -30,6 +30,11 @@ _HEAP = (
 )
 
 _ROWS: tuple[tuple[str, str, str], ...] = (
+    (
+        "hs_err",
+        " Java Runtime Environment",
+        r"^# (?:(?:A fatal|An unexpected) error has been detected by|There is insufficient memory for) ",
+    ),
     # What a tool reports of an error comes before what the process said or died of afterwards.
     ("sanitizer", "Sanitizer: ", rf"(?:ERROR|WARNING): {_LLVM}: (?!(?:{_SIGNALS}) )\w"),
     ("sanitizer", ": runtime error: ", r"^[^\s:][^:\n]{0,1000}:\d+(?::\d+)?: runtime error: \w"),
