@@ -233,24 +233,22 @@ class MapStore:
         """Parse a map that is asked for by ``target``, and store it there; ``content`` is the place by its digest."""
         table = sourcemap.read(data, self._limits)
         found = KeptMap(table)
-        work = threading.Thread(
-            target=self._store, args=(found, table, data, target, content), name="deadreckon-maps", daemon=False
-        )
         with self._lock:
             if (known := self._open.get(target.name)) is not None:
                 return known[0]  # Another thread's, meanwhile.
             self._remember(target, found)
-            before = self._writers = [thread for thread in self._writers if thread.is_alive()]
-            try:
-                work.start()
-            except RuntimeError:  # The system has no more threads, or the interpreter is ending.
-                started = False
-            else:
-                started = True
-                self._writers = [*before, work]
-        if not started:
+        work = threading.Thread(
+            target=self._store, args=(found, table, data, target, content), name="deadreckon-maps", daemon=False
+        )
+        try:
+            work.start()
+        except RuntimeError:  # The system has no more threads, or the interpreter is ending.
             work.run()
-        elif len(before) >= _MOST_WRITERS:
+            return found
+        with self._lock:
+            before = [thread for thread in self._writers if thread.is_alive()]
+            self._writers = [*before, work]
+        if len(before) >= _MOST_WRITERS:
             before[0].join()
         return found
 
