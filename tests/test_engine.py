@@ -7,16 +7,19 @@ import os
 import shutil
 import tarfile
 import threading
+import time
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import deadreckon
 from deadreckon import Engine, process
 from deadreckon.model.event import encode_event
+from deadreckon.symbols import maps
+from synth.sourcemap import source_map
 
 if TYPE_CHECKING:
     from deadreckon.model.event import Event
@@ -145,6 +148,23 @@ def test_an_engine_survives_a_fork(tmp_path: Path) -> None:
             os._exit(0 if top(event) == "vector.hpp:31" else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert top(engine.process(DUMP, symbols=[str(copy)])) == "vector.hpp:31"
+
+
+def test_leaving_an_engine_waits_for_what_is_being_stored(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: Any, real: Any = maps.write_map) -> None:
+        time.sleep(0.2)
+        real(*given)
+
+    monkeypatch.setattr(maps, "write_map", slowly)
+    (tmp_path / "app.js.map").write_bytes(source_map([(0, 0, 0, 0, 0)]))
+    with Engine() as engine:
+        event = engine.process(b"Error: no\n    at f (https://e.com/app.js:1:1)\n", sourcemaps=[str(tmp_path)])
+        assert list(store.rglob("*.table")) == []
+    (exception,) = event.exceptions or []
+    assert (exception.frames or [])[0].lineno == 1
+    assert len(list(store.rglob("*.table"))) == 2
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:

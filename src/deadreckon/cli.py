@@ -53,11 +53,6 @@ def run() -> None:
     gc.set_threshold(300_000)
     code = main()
     if "numba" in sys.modules:
-        import threading
-
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()  # A table is being stored, say.
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
