@@ -7,11 +7,10 @@ import os
 import shutil
 import tarfile
 import threading
-import time
 import warnings
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -153,15 +152,13 @@ def test_an_engine_survives_a_fork(tmp_path: Path) -> None:
 def test_leaving_an_engine_waits_for_what_is_being_stored(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(*given: Any, real: Any = maps.write_map) -> None:
-        time.sleep(0.2)
-        real(*given)
-
-    monkeypatch.setattr(maps, "write_map", slowly)
+    go = threading.Event()
+    monkeypatch.setattr(maps, "write_map", lambda *given, real=maps.write_map: go.wait(60) and real(*given))
     (tmp_path / "app.js.map").write_bytes(source_map([(0, 0, 0, 0, 0)]))
     with Engine() as engine:
         event = engine.process(b"Error: no\n    at f (https://e.com/app.js:1:1)\n", sourcemaps=[str(tmp_path)])
         assert list(store.rglob("*.table")) == []
+        threading.Timer(0.1, go.set).start()
     (exception,) = event.exceptions or []
     assert (exception.frames or [])[0].lineno == 1
     assert len(list(store.rglob("*.table"))) == 2
