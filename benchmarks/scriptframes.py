@@ -238,7 +238,7 @@ def main() -> int:
         together[what] = {"ms": [round(s, 1) for s in sums], "ratio": round(sums[1] / sums[0], 2), "of_maps": of_maps}
     print(json.dumps({"maps": results, "together": together, "machine": machine()}, indent=2))
     if options.json is not None and results:
-        answers = [Answer(TOLD[what], t["ratio"], t["of_maps"][0], t["of_maps"][2], wanted=WANTED[what])
+        answers = [Answer(TOLD[what], t["ratio"], t["of_maps"][0], t["of_maps"][2], wanted=WANTED.get(what))
                    for what, t in together.items()]  # fmt: skip
         checked = "places and lines of context against symbolic's"
         question = "How long do frames of scripts take?"
