@@ -89,6 +89,10 @@ def test_hostile_ends_take_no_time() -> None:
     assert comments.read(b"sourceMappingURL=" * 60_000).map_url is None
     assert comments.read(b"//# sourceMappingURL= x\n" * 60_000).map_url is None
     assert comments.read(b"\r\n" * 300_000).map_url is None
+    assert comments.read(b"\r" * 20_000_000).map_url is None
+    assert comments.read(b"// x\r" * 4_000_000).map_url is None
+    assert comments.read(b"\xe2\x80\xa8" * 2_000_000).map_url is None
+    assert comments.read(b"//\xe2\x80\xa8" * 2_000_000).map_url is None
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,11 @@ def read(code: bytes | memoryview | mmap.mmap) -> Comments:
 
 def _lines_from_end(data: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
     """Yield where lines begin and end, the last one first, without looking at more of the file than that."""
-    end = len(data)
+    end = feed = len(data)
     while True:
-        start = data.rfind(b"\n", 0, end) + 1
-        start = max(start, data.rfind(b"\r", start, end) + 1)
+        # Looked for once, however many lines end otherwise behind it.
+        feed = data.rfind(b"\n", 0, end) if feed >= end else feed
+        start = max(feed, data.rfind(b"\r", feed + 1, end)) + 1
         # Separators of three bytes are looked for in the line only: few files have any, nor their first byte.
         if data.rfind(b"\xe2", start, end) >= 0:
             breaks = deque(_SEPARATOR.finditer(data, start, end), _MAX_COMMENTS + 1)
@@ -83,11 +84,11 @@ def _lines_from_end(data: bytes | mmap.mmap) -> Iterator[tuple[int, int]]:
 
 def _by_walk(data: bytes | mmap.mmap) -> str | None:
     """Walk lines from the end while they are blank or a ``//`` comment (JavaScriptExtractSourceMapURL)."""
-    for number, (start, end) in enumerate(_lines_from_end(data)):
+    for start, end in islice(_lines_from_end(data), _MAX_COMMENTS):
         begin = _BLANKS.match(data, start, end).end()  # type: ignore[union-attr]  # It matches nothing, too.
         if begin == end:
             continue
-        if number >= _MAX_COMMENTS or data[begin : min(end, begin + 2)] != b"//":
+        if data[begin : min(end, begin + 2)] != b"//":
             return None
         text = data[begin:end].rstrip(_BLANK)
         if any(quote in text for quote in _QUOTES):
