@@ -9,6 +9,7 @@ import pytest
 
 from deadreckon.config import ReportLimits
 from deadreckon.reports import Probe, detect, read
+from deadreckon.reports.textkind import kind_of
 
 if TYPE_CHECKING:
     from deadreckon.model.crash import RawCrash, RawFrame
@@ -507,3 +508,13 @@ def test_oopses(line: str, kind: str, address: int | None) -> None:
 def test_the_function_an_oops_stopped_in_comes_first(line: str) -> None:
     crash = only(f"general protection fault: 0000 [#1] SMP\n{line}\nCall Trace:\n f+0x1/0x2\n g+0x1/0x2\n", "kernel")
     assert names(crash.threads[0].frames) == ["keyring_destroy", "f", "g"]
+
+
+# --- Hostile -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["# Fatal error in ", "frame #0: ", "terminate called "])
+@pytest.mark.parametrize("blank", ["\n", "\t", " \n"])
+def test_blanks_without_end_do_not_freeze_the_search_for_a_kind(word: str, blank: str) -> None:
+    """Each took a minute while blanks at a line's start could be those of all lines behind it."""
+    assert kind_of(f"{word}x{blank * 250_000}") == ("terminate" if word[0] != "f" else None)

@@ -14,7 +14,7 @@ __all__ = ["kind_of"]
 
 _OTHERS = re.compile(r"\s*(?:\{|<[?!a-zA-Z]|\[\s*[\[{\"]|MODULE |Incident Identifier:|%YAML|---\n)", re.ASCII)
 _APPLE = re.compile(r"^Incident Identifier: ", re.MULTILINE)
-_ANDROID = re.compile(r"(?:^|: ?)\s*#\d\d +pc [0-9a-f]{8}", re.MULTILINE)
+_ANDROID = re.compile(r"(?:^|: ?)[ \t]*#\d\d +pc [0-9a-f]{8}", re.MULTILINE)
 _ANDROID_ABORT = re.compile(r"Abort message: '==\d+==ERROR: ")
 """A sanitizer's report inside a tombstone."""
 
@@ -81,7 +81,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ),
     ("gdb", "LWP ", r"^Thread \d+ \(.{0,80}LWP \d+\)"),
     ("gdb", "stop reason = ", r"^\* thread #\d+.{0,300}stop reason = "),
-    ("gdb", "frame #0: ", r"^\s+(?:\* )?frame #0: 0x[0-9a-f]+ "),
+    ("gdb", "frame #0: ", r"^[ \t]+(?:\* )?frame #0: 0x[0-9a-f]+ "),
     ("terminate", "terminate called ", r"^terminate called "),
     ("terminate", "libc++abi", r"libc\+\+abi(?:\.dylib)?: "),
     ("terminate", "*** stack smashing detected", ""),
@@ -103,7 +103,7 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("terminate", "CRITICAL", r"CRITICAL[^\n]{0,16}: \S{1,300}: assertion ['`]"),
     ("terminate", "FATAL:", r"FATAL:[^\](:\n]{1,300}[(:]\d{1,9}\)?\]"),
     ("terminate", "] ", r"^F\d{4,8} \d\d:\d\d:\d\d\S{0,16} +\d{1,20} \S{1,500}:\d{1,9}\] "),
-    ("terminate", "Fatal error in ", r"^#?\s*# Fatal error in "),
+    ("terminate", "Fatal error in ", r"^(?:#[ \t]*)?# Fatal error in "),
     ("terminate", "Runtime error in ", r"^# Runtime error in "),
     ("terminate", "# Fatal ", r"^# Fatal (?:process|JavaScript) "),
     ("terminate", "FATAL ERROR: ", r"^FATAL ERROR: \S"),
