@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["CACHE", "PACKAGES", "map_file", "script_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["CACHE", "PACKAGES", "bundles", "map_file", "script_of"]
 
 CACHE = Path(tempfile.gettempdir()) / "deadreckon-maps"
 PACKAGES = (
@@ -63,6 +68,17 @@ def map_file(name: str, cache: Path = CACHE) -> Path | None:
                 (folder / written).parent.mkdir(parents=True, exist_ok=True)
                 (folder / written).write_bytes(member.read())
     return target if target.is_file() else None
+
+
+def bundles(names: Iterable[str], cache: Path) -> Iterator[tuple[str, Path, Path]]:
+    """Yield name, map and script of each that is to be had with both; say of the others that they are not."""
+    for name in names:
+        path = map_file(name, cache)
+        script = script_of(path) if path is not None else None
+        if path is None or script is None:
+            print(f"{name}: not to be had", file=sys.stderr)
+        else:
+            yield name, path, script
 
 
 def script_of(path: Path) -> Path | None:

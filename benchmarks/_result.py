@@ -37,6 +37,11 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
             return None
         return self.median <= self.wanted if self.at_most else self.median >= self.wanted
 
+    @property
+    def limit(self) -> str:
+        """What is asked for, in words; empty where nothing is."""
+        return "" if self.wanted is None else f"{'at most' if self.at_most else 'at least'} {self.wanted:g}"
+
 
 class Line(msgspec.Struct, frozen=True):
     """A line of a plot: its name and (x, y) points, x ascending."""

@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 
 from benchmarks import _peers, _result, _timing
+from benchmarks._ours import command, smallest_dump
 from benchmarks._result import Result
-
-DUMP = Path(__file__).parent.parent / "native_fixtures/linux/x86_64/static-O2"
 
 
 def main() -> int:
@@ -28,10 +27,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    dump = min(DUMP.rglob("*.dmp"), key=lambda path: path.stat().st_size)
-    python = sys.executable
-    script = Path(python).with_name("deadreckon")
-    deadreckon = [str(script)] if script.exists() else [python, "-m", "deadreckon"]
+    dump, python, deadreckon = smallest_dump(), sys.executable, command()
     with tempfile.TemporaryDirectory() as scratch:
         process = [*deadreckon, "process", str(dump), "--store", scratch, "--format", "json"]
         start = time.perf_counter()

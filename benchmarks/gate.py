@@ -20,22 +20,22 @@ import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._ours import FIXTURE, smallest_dump
+
 from deadreckon import Config, Engine
 from deadreckon.model.event import encode_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parent.parent
 LIMITS = Path(__file__).with_name("gate.json")
-FIXTURE = ROOT / "native_fixtures/linux/x86_64/static-O2"
 RUNS = 20
 DEARER, CHEAPER = 1.1, 0.8
 
 
 def measure() -> dict[str, float]:
     """Return the counts, each for one crash of the fixture, warm."""
-    dump = min(FIXTURE.rglob("*.dmp"), key=lambda path: path.stat().st_size).read_bytes()
+    dump = smallest_dump().read_bytes()
     with tempfile.TemporaryDirectory() as scratch, Engine(Config(store=scratch)) as engine:
         engine.add_symbols(str(FIXTURE / "crashy.debug"))
 
@@ -170,7 +170,7 @@ def instructions() -> int | None:
     perf = shutil.which("perf")
     if perf is None:
         return None
-    dump = min(FIXTURE.rglob("*.dmp"), key=lambda path: path.stat().st_size)
+    dump = smallest_dump()
     program = f"from deadreckon import process; process({str(dump)!r})"
     command = [perf, "stat", "-x,", "-e", "instructions:u", sys.executable, "-c", program]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

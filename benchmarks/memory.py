@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _result
+from benchmarks._ours import smallest_dump
 from benchmarks._result import Answer, Line, Plot, Result
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +72,7 @@ def main() -> int:
     parser.add_argument("--crashes", type=int, default=10_000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    small = min((ROOT / "native_fixtures/linux/x86_64/static-O2").rglob("*.dmp"), key=lambda path: path.stat().st_size)
+    small = smallest_dump()
     with tempfile.TemporaryDirectory() as scratch:
         points = child(_MANY, str(options.crashes), scratch)
         large = Path(scratch) / "large.dmp"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import _peers, _result
+from benchmarks._ours import FIXTURE, command
 from benchmarks._result import Answer, Result
 
 from deadreckon import Config, Engine
@@ -41,8 +42,7 @@ def sources(corpus: Path) -> tuple[list[Path], list[Path]]:
     symbols = [corpus / "native/breakpad-symstore"]
     dumps = sorted((corpus / "native").rglob("*.dmp"))
     if not dumps:
-        fixture = ROOT / "native_fixtures/linux/x86_64/static-O2"
-        return sorted(fixture.rglob("*.dmp")), [fixture / "crashy.debug"]
+        return sorted(FIXTURE.rglob("*.dmp")), [FIXTURE / "crashy.debug"]
     chosen = []
     with tempfile.TemporaryDirectory() as scratch, Engine(Config(store=scratch)) as engine:
         for dump in dumps:
@@ -61,10 +61,8 @@ def bare(event: dict[str, Any]) -> dict[str, Any]:
 
 def ours(directory: Path, store: Path, output: Path, processes: int) -> list[str]:
     """Return our command."""
-    script = Path(sys.executable).with_name("deadreckon")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "deadreckon"]
     return [
-        *program, "process", str(directory), "--format", "json", "-o", str(output),
+        *command(), "process", str(directory), "--format", "json", "-o", str(output),
         "--store", str(store), "--processes", str(processes),
     ]  # fmt: skip
 

@@ -78,8 +78,7 @@ def table(answers: Sequence[Answer], *, wanted: bool = True) -> str:
     for a in answers:
         asked = ""
         if wanted:
-            limit = "" if a.wanted is None else f"{'at most' if a.at_most else 'at least'} {a.wanted:g}"
-            asked = f" {limit}{' (missed)' if a.met is False else ''} |"
+            asked = f" {a.limit}{' (missed)' if a.met is False else ''} |"
         lines.append(f"| {a.what} | {a.median:g} {a.unit} | {a.low:g} to {a.high:g} |{asked}")
     return "\n".join(lines) + "\n"
 

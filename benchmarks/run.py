@@ -73,7 +73,7 @@ def main() -> int:
     for result in results:
         print(f"\n{result.question}\n")
         for a in result.answers:
-            limit = "" if a.wanted is None else f"  {'at most' if a.at_most else 'at least'} {a.wanted:g}"
+            limit = f"  {a.limit}" if a.limit else ""
             told = f"{a.median:g} {a.unit} ({a.low:g} to {a.high:g}){limit}{'  MISSED' if a.met is False else ''}"
             print(f"  {a.what}: {told}")
     print(f"\n{options.docs / 'benchmarks.md'} tells what was found")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import symbolic
 from benchmarks import _result
-from benchmarks._maps import CACHE, PACKAGES, map_file, script_of
+from benchmarks._maps import CACHE, PACKAGES, bundles
 from benchmarks._result import Answer, Result
 from benchmarks._timing import in_turns, machine, ratios, spread
 
@@ -218,12 +218,7 @@ def main() -> int:
     options = parser.parse_args()
     results: dict[str, Any] = {}
     wrong = 0
-    for name in options.maps:
-        path = map_file(name, options.cache)
-        script = script_of(path) if path is not None else None
-        if path is None or script is None:
-            print(f"{name}: not to be had", file=sys.stderr)
-            continue
+    for _, path, script in bundles(options.maps, options.cache):
         with tempfile.TemporaryDirectory() as scratch:
             run = Run(path, script, Path(scratch))
             places, names = run.differences()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import symbolic
 from benchmarks import _result
-from benchmarks._maps import CACHE, PACKAGES, map_file, script_of
+from benchmarks._maps import CACHE, PACKAGES, bundles
 from benchmarks._result import Answer, Result
 
 from deadreckon.kernels import _scoping as columns
@@ -119,12 +119,7 @@ def main() -> int:
     options = parser.parse_args()
     total = Bundle()
     results = {}
-    for name in options.maps:
-        path = map_file(name, options.cache)
-        script = script_of(path) if path is not None else None
-        if path is None or script is None:
-            print(f"{name}: not to be had", file=sys.stderr)
-            continue
+    for name, path, script in bundles(options.maps, options.cache):
         found = compare(path, script, options.positions, options.seed)
         results[name] = summary(found)
         total.compared += found.compared

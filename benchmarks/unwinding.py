@@ -27,16 +27,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from deadreckon.kernels import unwind as kernel
 from deadreckon.unwind.walk import ARCHITECTURES
 from oracle import walk as oracle
-from synth.samples import walk_arguments
+from synth.samples import LIMITS, walk_arguments
 from synth.stacks import World, random_world
 
-LIMITS: dict[str, Any] = {
-    "max_frames": 40,
-    "max_total": 100,
-    "scan_words": 40,
-    "scan_words_first": 160,
-    "scan_words_calls": 400,
-}
 ROUNDS = 5
 MANY = 100
 """How often a crash's threads are there at once, for the thousands."""

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def accuracy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT))
+@pytest.fixture(scope="module")
+def accuracy() -> ModuleType:
     return importlib.import_module("benchmarks.accuracy")
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import importlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,18 +10,10 @@ import pytest
 if TYPE_CHECKING:
     from types import ModuleType
 
-FILE = Path(__file__).parent.parent / "benchmarks/cores.py"
-
 
 @pytest.fixture(scope="module")
 def cores() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_cores", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("benchmarks.cores")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from deadreckon.ingest import Answer, Grant, Job, Profile, Request, Tokens, body_limit, receive
 from deadreckon.wire import _libarchive
+from synth.packed import zstd
 from synth.payloads import envelope, form, posthog_event, rollbar_item, sentry_event
 
 if TYPE_CHECKING:
@@ -73,19 +74,6 @@ def peak() -> Iterator[Callable[[], int]]:
         yield lambda: tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-
-
-def zstd(data: bytes) -> bytes:
-    libarchive = pytest.importorskip("libarchive")
-    blocks: list[bytes] = []
-
-    def write(block: bytes) -> int:
-        blocks.append(bytes(block))
-        return len(block)
-
-    with libarchive.custom_writer(write, "raw", "zstd") as archive:
-        archive.add_file_from_memory("x", len(data), data)
-    return b"".join(blocks)
 
 
 def brotli(data: bytes) -> bytes:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,20 +17,13 @@ from deadreckon.model.tables import TRUST_CFI, TRUST_CONTEXT, TRUST_FP, TRUST_SC
 from deadreckon.unwind.walk import ARCHITECTURES
 from oracle import walk as oracle
 from oracle.expression import evaluate
-from synth.samples import walk_arguments
+from synth.samples import LIMITS, walk_arguments
 from synth.stacks import Image, Rule, World, random_expression, random_world
 
 if TYPE_CHECKING:
     from deadreckon.unwind.walk import Tables
 
 ARCHES = list(ARCHITECTURES)
-LIMITS: dict[str, Any] = {
-    "max_frames": 40,
-    "max_total": 100,
-    "scan_words": 40,
-    "scan_words_first": 160,
-    "scan_words_calls": 400,
-}
 
 
 def full(arch: Arch) -> int:

@@ -17,7 +17,7 @@ from deadreckon.errors import DIAGNOSTIC_CODES, DeadreckonError
 from deadreckon.reports import FORMATS, Probe, read
 from deadreckon.reports.textkind import kind_of
 from deadreckon.reports.textlog.frames import parse
-from deadreckon.reports.textlog.stacks import MAX_FRAMES
+from deadreckon.reports.textlog.lines import MAX_FRAMES
 
 if TYPE_CHECKING:
     from pathlib import Path

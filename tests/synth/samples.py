@@ -19,6 +19,15 @@ from synth.cfi import FrameSection, advance, block, def_cfa, offset, sleb, uleb
 from synth.script import script
 from synth.stacks import World, random_world
 
+LIMITS: dict[str, Any] = {
+    "max_frames": 40,
+    "max_total": 100,
+    "scan_words": 40,
+    "scan_words_first": 160,
+    "scan_words_calls": 400,
+}
+"""Of a walk: small enough that random worlds meet all of them."""
+
 
 def results() -> dict[str, Any]:
     """Run each kernel once or a few times."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deadreckon.errors import LimitExceeded, Malformed, MissingDependency, Unsupported
 from deadreckon.wire import _libarchive, encoding
+from synth.packed import zstd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,16 +76,7 @@ def test_brotli_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not _libarchive.available(), reason="no libarchive")
 def test_zstd() -> None:
-    libarchive = pytest.importorskip("libarchive")
-    blocks: list[bytes] = []
-
-    def write(block: bytes) -> int:
-        blocks.append(bytes(block))
-        return len(block)
-
-    with libarchive.custom_writer(write, "raw", "zstd") as archive:
-        archive.add_file_from_memory("x", len(TEXT), TEXT)
-    packed = b"".join(blocks)
+    packed = zstd(TEXT)
     assert encoding.decode(packed, "zstd", LIMIT) == TEXT
     assert encoding.recognised(packed, LIMIT) == TEXT
     with pytest.raises(LimitExceeded):

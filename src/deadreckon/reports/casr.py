@@ -17,7 +17,7 @@ from deadreckon.model.crash import Module, RawCrash, RawException, RawThread
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import Registers
 from deadreckon.reports import gotrace, pythontrace
-from deadreckon.reports.textlog.modules import Images
+from deadreckon.reports.textlog.modules import Images, mapped
 from deadreckon.reports.textlog.reading import crashes_of, frames_of
 from deadreckon.reports.textlog.stacks import find_stacks, frames_lost
 
@@ -108,11 +108,7 @@ def _maps(lines: list[str], limits: ReportLimits) -> list[Module]:
             start, end, path = int(match[1] or match[3], 16), int(match[2] or match[4], 16), match[5].strip()
             low, high = spans.get(path, (start, end))
             spans[path] = min(low, start), max(high, end)
-    found: list[Module] = []
-    for path, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
-        if end > start and (not found or start >= found[-1].end) and len(found) < limits.max_modules:
-            found.append(Module(start, end - start, code_file=path))
-    return found
+    return mapped(spans, limits.max_modules)
 
 
 def _lines(report: dict[str, Any], key: str) -> list[str]:

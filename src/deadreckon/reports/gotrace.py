@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.reports.textlog.lines import read_lines, too_deep
+from deadreckon.reports.textlog.lines import MAX_FRAMES, read_lines, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
-MAX_FRAMES = 1024
 MAX_PANICS = 64
 
 _GOROUTINE = re.compile(r"\s*goroutine (\d{1,15})(?: gp=\S+)?(?: m=\S+)?(?: mp=\S+)? \[(.*)\]:")
@@ -71,7 +70,7 @@ def read(data: memoryview, limits: ReportLimits) -> RawCrash:
         at = _step(reading, lines, at, limits)
     if not reading.exceptions and not reading.threads:
         raise Malformed("Go crash", expected="a panic or a goroutine", got=f"{len(lines)} lines with neither")
-    crash = RawCrash("go", platform="go", level="fatal", diagnostics=problems + too_deep(reading.lost, MAX_FRAMES))
+    crash = RawCrash("go", platform="go", level="fatal", diagnostics=problems + too_deep(reading.lost))
     crash.threads = reading.threads
     crash.attributes |= reading.attributes
     # Nested panics are printed in the order they arose: the first is the cause of the others.

@@ -29,7 +29,8 @@ from deadreckon.model.event import Diagnostic, Frame
 from deadreckon.model.ids import Arch
 from deadreckon.model.registers import REGISTER_SETS, Registers
 from deadreckon.reports.reasons.linux import SIGNALS, signal_reason
-from deadreckon.reports.textlog.lines import read_lines, too_deep
+from deadreckon.reports.textlog.lines import MAX_FRAMES, read_lines, too_deep
+from deadreckon.reports.textlog.modules import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
-MAX_FRAMES = 1024
 
 _HEADS = (
     "A fatal error has been detected by",
@@ -75,6 +75,8 @@ _MEMORY = re.compile(
     r"(?:=>)?0x([0-9a-f]{1,16}): {1,3}"
     r"((?:[0-9a-f]{2} ){1,63}[0-9a-f]{2}|(?:[0-9a-f]{4,16} ){0,15}[0-9a-f]{4,16})(?: .*)?"
 )
+_LAST, _MOST = 1 << 24, 1 << 28
+"""Bytes that the last library is taken to have, and any, where the log tells no end."""
 _SYSTEMS = {"linux": "Linux", "windows": "Windows", "bsd": "macOS", "solaris": "Solaris", "aix": "AIX"}
 _ACCESSES = {"reading": "read", "writing": "write", "executing": "execute", "execution": "execute"}
 _NUMBERS = {name: number for number, name in SIGNALS.items()}
@@ -101,7 +103,7 @@ def read(data: memoryview, limits: ReportLimits) -> RawCrash:
         more, lost_more = _frames(sections.of("Java frames:"), crash.modules, MAX_FRAMES - len(found))
         found, lost = found + more, lost + lost_more
     thread.frames = found or _frames(iter([problematic]), crash.modules, 1)[0]
-    crash.diagnostics += too_deep(lost, MAX_FRAMES)
+    crash.diagnostics += too_deep(lost)
     if thread.frames and thread.frames[0].instruction_addr is None and pc:
         thread.frames[0].instruction_addr = pc
     if not found and "Native frames:" not in sections.heads:
@@ -274,14 +276,12 @@ def _modules(lines: Iterator[str], limits: ReportLimits) -> list[Module]:
         elif (match := _LISTED.fullmatch(line)) is not None:
             start = int(match[1], 16)
             spans.setdefault(match[3].strip(), (start, int(match[2], 16) if match[2] else start))
-    found: list[Module] = []
     rows = sorted(spans.items(), key=lambda item: item[1])
-    for number, (path, (start, end)) in enumerate(rows):
-        following = rows[number + 1][1][0] if number + 1 < len(rows) else start + (1 << 24)
-        size = end - start if end > start else min(following - start, 1 << 28)  # macOS tells where each begins only.
-        if size > 0 and (not found or start >= found[-1].end) and len(found) < limits.max_modules:
-            found.append(Module(start, size, code_file=path))
-    return found
+    ends = [start for _, (start, _) in rows[1:]] + [start + _LAST for _, (start, _) in rows[-1:]]
+    for (path, (start, end)), following in zip(rows, ends, strict=True):
+        if end <= start:  # macOS tells where each begins only.
+            spans[path] = start, min(following, start + _MOST)
+    return mapped(spans, limits.max_modules)
 
 
 def _registers(arch: Arch, lines: Iterator[str], pc: int) -> Registers | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.crash import RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.reports.textlog.lines import read_lines, too_deep
+from deadreckon.reports.textlog.lines import MAX_FRAMES, read_lines, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
-MAX_FRAMES = 1024
 MAX_EXCEPTIONS = 256
 
 _HEADLINE = re.compile(r"\s*(?:(\w[\w.]*): )?(?:Exception Group )?Traceback \(most recent call last\):")
@@ -130,7 +129,7 @@ def _frames(
         count += 1
         if count <= MAX_FRAMES or not innermost_first:
             frames.append(_frame(match, source))
-    crash.diagnostics += too_deep(count - len(frames), MAX_FRAMES)
+    crash.diagnostics += too_deep(count - len(frames))
     return list(frames), at
 
 

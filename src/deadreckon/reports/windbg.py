@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from deadreckon.errors import LimitExceeded, Malformed
 from deadreckon.model.crash import Module, RawCrash, RawException, RawFrame, RawThread
 from deadreckon.model.event import Frame
-from deadreckon.reports.textlog.lines import read_lines, too_deep
+from deadreckon.reports.textlog.lines import MAX_FRAMES, read_lines, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read"]
 
-MAX_FRAMES = 1024
 
 _EVENT = re.compile(
     r"^\(([0-9a-f]{1,8})\.([0-9a-f]{1,8})\): (.+?) - code ([0-9a-f]{8}) \((?:first|!!! second) chance(?: !!!)?\)"
@@ -64,7 +63,7 @@ def read(data: memoryview, limits: ReportLimits) -> RawCrash:
     thread = _exception(crash, lines)
     crash.modules = _modules(lines, limits)
     frames, lost = _stack(lines)
-    crash.diagnostics += too_deep(lost, MAX_FRAMES)
+    crash.diagnostics += too_deep(lost)
     if frames:
         crash.threads.append(RawThread(thread, crashed=bool(crash.exceptions), frames=frames))
         for exception in crash.exceptions:

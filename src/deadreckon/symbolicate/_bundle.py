@@ -134,7 +134,7 @@ class Bundle:
             known.update(self.scopes.names(wanted, self.table))
         return [known.get(scope) for scope in scopes]
 
-    def called(self, lines: Sequence[int], columns: Sequence[int], here: Sequence[int]) -> list[str | None]:
+    def called(self, lines: Sequence[int], columns: Sequence[int], here: NDArray[np.int32]) -> list[str | None]:
         """Return the original name of what is called at each position, as far as the map has one there.
 
         ``here`` are the names' indices that the map has at the positions themselves. JavaScriptCore, Hermes and QuickJS
@@ -146,7 +146,7 @@ class Bundle:
             return [None] * len(lines)
         at = np.array(lines, np.int64)
         before = self.text.names_before(at, np.array(columns, np.int64))
-        names = np.where(before == NO_NAME, -1, np.array(here, np.int64))
+        names = np.where(before == NO_NAME, -1, here.astype(np.int64))
         moved = np.flatnonzero(before >= 0)
         names[moved] = positions.look_up(table, at[moved], before[moved]).place[:, 3]
         texts = {name: table.name(name) or None for name in set(names.tolist())}

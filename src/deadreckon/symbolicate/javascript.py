@@ -90,7 +90,7 @@ class _Group:
     """Frames of one script, side by side with what becomes known of each; lines and columns are 0-based."""
 
     __slots__ = (
-        *("bundle", "by", "callers", "columns", "frames", "functions", "inlined", "lines", "names", "place", "places"),
+        *("bundle", "by", "callers", "columns", "frames", "functions", "inlined", "lines", "place", "places"),
         *("table", "why"),
     )
 
@@ -107,9 +107,7 @@ class _Group:
         self.places: list[list[int] | None] = []
         """Source, line, column."""
         self.place: NDArray[np.int32] = np.empty((0, 4), np.int32)
-        """The same in columns, with the map's name at each position."""
-        self.names: list[int] = []
-        """The index of the map's name at each position."""
+        """The same in columns, with the index of the map's name at each position."""
         self.functions: list[str | None] = []
         self.by: list[str | None] = []
         self.inlined: dict[int, Sequence[sourcemap.OriginalFrame]] = {}
@@ -259,7 +257,6 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
     lines, columns = np.array(group.lines, np.int64), np.array(group.columns, np.int64)
     found = positions.look_up(table, lines, np.where(columns < 0, _WHOLE_LINE, columns))
     mapped = found.state == MAPPED
-    group.names = found.place[:, 3].tolist()
     group.functions = [None] * len(lines)
     group.by = [None] * len(lines)
     for at in np.flatnonzero(~mapped).tolist():
@@ -274,7 +271,7 @@ def _look_up(group: _Group, table: SourceMapTable) -> None:
             group.why[at] = _NO_COLUMN
         else:
             found.place[at] = place
-            group.names[at] = -1
+            found.place[at, 3] = -1
     group.place = found.place
     group.places = found.place[:, :3].tolist()
     for at in np.flatnonzero(~mapped).tolist():
@@ -369,9 +366,8 @@ def _name_by_calls(groups: Sequence[_Group]) -> None:
             if caller is not None and group.places[at] is not None and _tells_call(*caller):
                 asked.setdefault(id(caller[0]), (caller[0], []))[1].append((group, at, caller[1]))
     for called_in, wanted in asked.values():
-        lines, columns, names = (
-            [of[below] for *_, below in wanted] for of in (called_in.lines, called_in.columns, called_in.names)
-        )
+        lines, columns = ([of[below] for *_, below in wanted] for of in (called_in.lines, called_in.columns))
+        names = called_in.place[[below for *_, below in wanted], 3]
         for (group, at, _), name in zip(wanted, called_in.bundle.called(lines, columns, names), strict=True):
             if name is not None and name not in _INDIRECT:
                 group.functions[at], group.by[at] = name, "caller"

@@ -11,11 +11,13 @@ from deadreckon.model.event import Diagnostic
 if TYPE_CHECKING:
     from mmap import mmap
 
-__all__ = ["MAX_BYTES", "MAX_LINE", "MAX_LINES", "clean", "read_lines", "too_deep"]
+__all__ = ["MAX_BYTES", "MAX_FRAMES", "MAX_LINE", "MAX_LINES", "clean", "read_lines", "too_deep"]
 
 MAX_BYTES = 16 << 20
 """How much of a log is read; of a longer one its beginning and its end, where crashes are."""
 MAX_LINES = 500_000
+MAX_FRAMES = 1024
+"""Frames of one stack that are kept."""
 MAX_LINE = 16_384
 """Characters of a line that are kept; longer names of functions don't exist, longer lines of data do."""
 
@@ -63,9 +65,9 @@ def _left_out(message: str) -> Diagnostic:
     return Diagnostic(code="limit_exceeded", severity="warning", stage="read", message=message)
 
 
-def too_deep(lost: int, kept: int) -> list[Diagnostic]:
+def too_deep(lost: int) -> list[Diagnostic]:
     """Return what is to be said of a stack of which ``lost`` frames were not kept; nothing where it is whole."""
-    message = f"a stack has {lost} frames more than the {kept} that are kept"
+    message = f"a stack has {lost} frames more than the {MAX_FRAMES} that are kept"
     return [Diagnostic(code="frame_limit", severity="warning", stage="read", message=message)] if lost > 0 else []
 
 

@@ -10,11 +10,11 @@ from deadreckon.model.crash import Module
 from deadreckon.model.ids import DebugId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from deadreckon.reports.textlog.frames import TextFrame
 
-__all__ = ["Images", "declarations"]
+__all__ = ["Images", "declarations", "mapped"]
 
 _FUCHSIA = re.compile(
     r'\[\[\[ELF module #\w+ "(?P<name>[^"]*)" BuildID=(?P<id>[0-9a-f]{2,128}) 0x(?P<base>[0-9a-f]{1,16})\]\]\]'
@@ -26,6 +26,15 @@ _MARKUP_MAP = re.compile(
 )
 _SPACE = 1 << 32
 _TOP = 1 << 64
+
+
+def mapped(spans: Mapping[str, tuple[int, int]], most: int) -> list[Module]:
+    """Return files that were mapped, by path, as modules: ``most`` of them, of those that overlap the first."""
+    found: list[Module] = []
+    for path, (start, end) in sorted(spans.items(), key=lambda item: item[1]):
+        if end > start and (not found or start >= found[-1].end) and len(found) < most:
+            found.append(Module(start, end - start, code_file=path))
+    return found
 
 
 def declarations(lines: Sequence[str]) -> list[str]:

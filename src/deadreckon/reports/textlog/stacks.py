@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deadreckon.reports.textlog.frames import Adjusted, TextFrame, continuation, parse
-from deadreckon.reports.textlog.lines import too_deep
+from deadreckon.reports.textlog.lines import MAX_FRAMES, too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from deadreckon.model.event import Diagnostic
 
-__all__ = ["MAX_FRAMES", "MAX_STACKS", "Stack", "find_stacks", "frames_lost"]
+__all__ = ["MAX_STACKS", "Stack", "find_stacks", "frames_lost"]
 
 MAX_STACKS = 4096
-MAX_FRAMES = 1024
-"""Frames of one stack that are kept."""
 _GAP = 12
 """Other lines that may stand between numbered frames: two processes write into one log."""
 
@@ -48,7 +46,7 @@ class Stack:
 
 def frames_lost(stacks: Iterable[Stack]) -> list[Diagnostic]:
     """Return what is to be said of stacks that were not kept whole."""
-    return too_deep(max((stack.lost for stack in stacks), default=0), MAX_FRAMES)
+    return too_deep(max((stack.lost for stack in stacks), default=0))
 
 
 def find_stacks(lines: Sequence[str]) -> list[Stack]:
